@@ -1,0 +1,33 @@
+"""What several test files share: small real image folders, and the project's modules on the path."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
+def write_images(folder, classes=("disc", "stripes", "noise"), each=8, size=32):
+    """Write `each` PNG images of every class, CLASS/N.png; a class is a pattern, every image differs."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:size, :size]
+    patterns = {
+        "disc": (np.hypot(x - size / 2, y - size / 2) < size / 3) * 200,
+        "stripes": (x // 4 % 2) * 200,
+        "noise": random.integers(0, 200, (size, size)),
+    }
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            pixels = np.repeat(patterns[name][..., None], 3, -1) + random.integers(0, 50, (size, size, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A folder of 24 images in 3 classes; not to be changed."""
+    return write_images(tmp_path_factory.mktemp("data") / "patterns")
