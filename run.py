@@ -1,0 +1,254 @@
+"""One run: one schedule with one seed trains one head on features, logs it, and leaves its result.
+
+Everything that TensorFlow does, it does in worker processes: the main one stays small, and answers Ctrl-C at once.
+"""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import threadpoolctl
+
+import features
+import logs
+import model
+import quiet
+
+TRAIN, VALIDATION = "train", "validation"  # folders of event files, as Keras' TensorBoard callback names them
+VALIDATION_BATCH = 1024  # images; bounds memory, changes nothing
+
+
+class Run(NamedTuple):
+    """All that a run's numbers depend on, and where they go."""
+
+    directory: str
+    schedule: str
+    seed: int
+    rates: list  # of every epoch
+    features: str  # directory
+    shape: tuple  # of the features, (N, 1280)
+    labels: np.ndarray  # (N,) int32
+    train: np.ndarray  # rows that are trained on
+    validation: np.ndarray  # rows that are not
+    classes: int
+    batch_size: int
+    dropout: float
+    conditions: dict  # what all runs of a comparison must have in common
+
+
+def order(seed, epoch, rows):
+    """Return the rows in the order in which an epoch of a seed trains on them, whatever the schedule."""
+    return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.int32)
+
+
+def train(run, report_epoch=lambda *_: None):
+    """Train one head, log it to TensorBoard, write result.json last, and return its content.
+
+    What an unfinished run left in the directory is removed first. After each epoch `report_epoch(run, epoch, logs)` is
+    called. Raises logs.ExperimentError where the logged rates are not the schedule's.
+    """
+    quiet.tensorflow()
+    import keras
+    from tensorboard.plugins.hparams import api as hparams
+
+    directory = Path(run.directory)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    head = trainable_head(run)
+    history = head.fit(
+        _orders(run),
+        epochs=len(run.rates),
+        steps_per_epoch=1,
+        validation_data=_once(run.validation),
+        verbose=0,
+        shuffle=False,  # the orders are shuffled
+        callbacks=[
+            keras.callbacks.LearningRateScheduler(lambda epoch: run.rates[epoch]),
+            keras.callbacks.TensorBoard(directory, write_graph=False),
+            hparams.KerasCallback(str(directory), _hyperparameters(run), f"{run.schedule}/seed-{run.seed}"),
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: report_epoch(run, epoch, logs)),
+        ],
+    ).history
+    for file in directory.glob("**/*tfevents*"):
+        file.rename(file.with_name("events.out.tfevents.v2"))  # as written, the name holds the host's name
+    keras.Sequential([keras.Input((model.FEATURES,)), *head.layers]).save(directory / "head.keras")
+    logs.check_rates(directory, run.rates)
+    names = ("categorical_accuracy", "loss", "val_categorical_accuracy", "val_loss")
+    result = {
+        "schedule": run.schedule,
+        "seed": run.seed,
+        "epochs": len(run.rates),
+        "conditions": run.conditions,
+        "final": {name: float(history[name][-1]) for name in names},
+        "best": {
+            "val_categorical_accuracy": float(max(history["val_categorical_accuracy"])),
+            "val_loss": float(min(history["val_loss"])),
+        },
+    }
+    logs.write_json(directory / "result.json", result)
+    return result
+
+
+def trainable_head(run):
+    """Return the compiled Keras model of a run, whose training step is a whole epoch: int32 rows (1, N) in, in order.
+
+    Features are gathered from the mapped file inside the graph, so an epoch costs arithmetic, not Python.
+    """
+    tf = quiet.tensorflow()
+    import keras
+
+    mapping = features.mapped(run.features, run.shape)
+    values = tf.experimental.dlpack.from_dlpack(mapping.__dlpack__())  # (N, 1280); tf.constant would copy it twice
+    labels = tf.constant(run.labels, tf.int32)
+
+    class EpochAtOnce(keras.Sequential):
+        """Keras' pattern for a training step of one's own: its metrics are means over all images of the epoch."""
+
+        def __init__(self, layers):
+            super().__init__(layers)
+            self.means = [keras.metrics.Mean("loss"), keras.metrics.Mean("categorical_accuracy")]
+
+        @property
+        def metrics(self):
+            return self.means
+
+        def batch_sums(self, rows, training):
+            """Sum of losses and number of right answers of a batch; a training batch changes the weights."""
+            x, y = tf.gather(values, rows), tf.gather(labels, rows)
+            with tf.GradientTape() as tape:
+                probabilities = self(x, training=training)
+                losses = keras.losses.sparse_categorical_crossentropy(y, probabilities)
+                loss = tf.reduce_mean(losses)
+            if training:
+                self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+            right = tf.equal(tf.argmax(probabilities, -1, output_type=tf.int32), y)
+            return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float32))
+
+        def epoch(self, rows, batch, training):
+            """Mean loss and accuracy over rows (N,), batch by batch; the last batch may be smaller."""
+            count = tf.shape(rows)[0]
+
+            def step(start, loss, right):
+                more_loss, more_right = self.batch_sums(rows[start : start + batch], training)
+                return start + batch, loss + more_loss, right + more_right
+
+            start = (tf.constant(0), tf.constant(0.0), tf.constant(0.0))
+            _, *sums = tf.while_loop(lambda start, *_: start < count, step, start, parallel_iterations=1)
+            for mean, total in zip(self.means, sums):
+                mean.update_state(total / tf.cast(count, tf.float32))
+            return {mean.name: mean.result() for mean in self.means}
+
+        def train_step(self, rows):
+            return self.epoch(rows[0], run.batch_size, training=True)
+
+        def test_step(self, rows):
+            return self.epoch(rows[0], VALIDATION_BATCH, training=False)
+
+    layers = model.head_layers(run.classes, run.dropout, run.seed)
+    head = EpochAtOnce([keras.Input((model.FEATURES,)), *layers])
+    head.compile(optimizer=keras.optimizers.Adam(run.rates[0]))
+    return head
+
+
+def _orders(run):
+    """A tf.data pipeline of the order of every epoch."""
+    tf = quiet.tensorflow()
+
+    def orders():
+        for epoch in range(len(run.rates)):
+            yield order(run.seed, epoch, run.train)[None]
+
+    return tf.data.Dataset.from_generator(orders, output_signature=tf.TensorSpec((1, len(run.train)), tf.int32))
+
+
+def _once(rows):
+    return quiet.tensorflow().data.Dataset.from_tensors(rows[None].astype(np.int32))
+
+
+def _hyperparameters(run):
+    """What TensorBoard's HParams page shows of a run, beside its metrics."""
+    return {
+        "schedule": run.schedule,
+        "seed": run.seed,
+        "epochs": len(run.rates),
+        "first rate": run.rates[0],
+        "peak rate": max(run.rates),
+        "last rate": run.rates[-1],
+        "mean rate": float(np.mean(run.rates)),
+        "batch size": run.batch_size,
+        "dropout": run.dropout,
+    }
+
+
+def export(run_directory, path, class_names, conditions, weights):
+    """Write the whole model of a finished run, uint8 images in and probabilities out, to a `.keras` file."""
+    quiet.tensorflow()
+    import keras
+
+    head = keras.saving.load_model(Path(run_directory) / "head.keras", compile=False)
+    whole = model.joined(head.layers, conditions["image_size"], conditions["preprocessing"], weights)
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.keras")
+    try:
+        model.save_with_names(whole, temporary, class_names)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# --- Worker processes ------------------------------------------------------------------------------------------------
+
+_epochs = None  # in a worker: the queue by which it tells the main process of finished epochs
+
+
+@contextlib.contextmanager
+def workers(count):
+    """Give `(executor, epochs)`: processes that load TensorFlow, and the queue of `(schedule, seed, epoch, logs)`.
+
+    With the block they end, whatever they are doing. Processes are spawned, not forked: a fork would copy TensorFlow's
+    locks as they happen to be.
+    """
+    context = multiprocessing.get_context("spawn")
+    epochs = context.SimpleQueue()
+    executor = concurrent.futures.ProcessPoolExecutor(count, context, _start, (epochs,))
+    try:
+        for _ in range(count):
+            executor.submit(int)  # starts a process, which loads TensorFlow while the main one is busy
+        yield executor, epochs
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.kill()
+
+
+def _start(epochs):
+    """Prepare a worker process."""
+    global _epochs
+    _epochs = epochs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a head is too small for a GPU, and each worker would fill one
+    threadpoolctl.threadpool_limits(1)
+    # One thread a process: runs are spread over cores as whole, and no sum depends on how it was divided.
+    threads = quiet.tensorflow().config.threading
+    threads.set_intra_op_parallelism_threads(1)
+    threads.set_inter_op_parallelism_threads(1)
+
+
+def _end_with_parent():
+    """End this process when the main one has, even by kill -9: what it writes may be somebody else's by then."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def train_in_worker(run):
+    """Train a run in a worker process, telling the main one of every epoch; returns the result."""
+    return train(run, lambda run, epoch, logs: _epochs.put((run.schedule, run.seed, epoch, logs)))
