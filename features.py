@@ -82,7 +82,7 @@ def key(dataset, image_size, preprocessing, weights):
         "preprocessing": preprocessing,
         "weights": model.weights_key(weights),
         "engine": engine(),
-        "decoder": f"pillow {importlib.metadata.version('pillow')}",
+        "decoder": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("pillow", "simplejpeg")),
     }
 
 
