@@ -96,6 +96,7 @@ def extract(dataset, image_size, preprocessing, weights, cache=CACHE, skip_damag
     wanted = key(dataset, image_size, preprocessing, weights)
     directory = Path(cache) / hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
     shape = (len(dataset.rows), model.FEATURES)
+    logs.remove_leftovers(directory)
     shards = {start: _checked_shard(directory, start, shape) for start in range(0, shape[0], SHARD)}
     missing = np.repeat([shards[start] is None for start in shards], SHARD)[: shape[0]]
     damaged = {row: reason for shard in shards.values() if shard for row, reason in _damaged(shard)}

@@ -9,6 +9,8 @@
 Nothing here imports TensorFlow: event files are read by TensorBoard's own reader.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import tempfile
@@ -24,20 +26,69 @@ class ExperimentError(Exception):
 
 
 def write_whole(path, content):
-    """Write `content` (str or bytes) to `path` so that a reader finds the old file or the new one, never a part."""
+    """Write `content` (str or bytes) to `path` so that a reader finds the old file or the new one, never a part.
+
+    An OSError names `path`, not the temporary file.
+    """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = None
     try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with open(descriptor, "wb") as file:
+            _lock(file, fcntl.LOCK_SH)  # for remove_leftovers: somebody is at work on it
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+    except BaseException as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:
+            error.filename, error.filename2 = str(path), None
         raise
+
+
+def remove_leftovers(directory, pattern=".*.tmp*"):
+    """Remove the temporary files in a directory whose process was killed, and leave those another one is writing.
+
+    The kernel tells them apart: it drops the lock of a process with its end.
+    """
+    for path in Path(directory).glob(pattern):
+        # Also where nothing can be removed: a leftover does no harm.
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if _lock(file, fcntl.LOCK_EX):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def held(directory):
+    """Hold a directory, against other processes that would, to the end of the block or of this process.
+
+    Raises ExperimentError where another one holds it. On a file system that locks no directories nobody is kept out.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            _lock(descriptor, fcntl.LOCK_EX)
+        except BlockingIOError:
+            reason = "another process is at work on it; wait until it has ended"
+            raise ExperimentError(f"{directory}: {reason}") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(file, kind):
+    """Lock a file without waiting; False where locks are not known. Raises BlockingIOError if another has it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _umask():
@@ -49,7 +100,8 @@ def _umask():
 
 def write_json(path, value):
     """Write `value` as indented JSON, whole or not at all."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, text.encode(errors="backslashreplace"))  # for paths that are no UTF-8: an escape of JSON too
 
 
 def read_json(path):

@@ -4,6 +4,7 @@ With the backbone frozen, a softmax on its features is a convex problem. scikit-
 validation accuracy and loss tell how much is left to gain by a better schedule.
 """
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ def reference(directory, shape, labels, train, validation, fingerprint):
         except (logs.ExperimentError, KeyError, TypeError, ValueError):
             pass  # made again, and written over
     result = _fitted(features.mapped(directory, shape), labels, train, validation)
-    logs.write_json(path, result)
+    with contextlib.suppress(OSError):  # features may lie on a full disk, or where nothing can be written
+        logs.write_json(path, result)
     return result
 
 
@@ -44,7 +46,7 @@ def _fitted(values, labels, train, validation):
     probabilities = fit.predict_proba(values[validation])
     accuracy = np.mean(fit.classes_[probabilities.argmax(1)] == labels[validation])
     loss = log_loss(labels[validation], probabilities, labels=fit.classes_)
-    return {"val_categorical_accuracy": float(accuracy), "val_loss": float(loss), "C": strength}
+    return {"val_categorical_accuracy": float(accuracy), "val_loss": float(loss), "C": float(strength)}
 
 
 def _best_strength(values, labels, rows):

@@ -61,7 +61,8 @@ def train(run, report_epoch=lambda *_: None):
 
     directory = Path(run.directory)
     shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    directory.parent.mkdir(exist_ok=True)
+    directory.mkdir()  # without parents: an experiment that was removed must not come back without its config
     head = trainable_head(run)
     history = head.fit(
         _orders(run),
@@ -189,17 +190,28 @@ def _hyperparameters(run):
 
 
 def export(run_directory, path, class_names, conditions, weights):
-    """Write the whole model of a finished run, uint8 images in and probabilities out, to a `.keras` file."""
+    """Write the whole model of a finished run, uint8 images in and probabilities out, to a `.keras` file.
+
+    Raises logs.ExperimentError where the head in the run's directory is not one that a run writes.
+    """
     quiet.tensorflow()
     import keras
 
-    head = keras.saving.load_model(Path(run_directory) / "head.keras", compile=False)
-    whole = model.joined(head.layers, conditions["image_size"], conditions["preprocessing"], weights)
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.keras")
+    file = Path(run_directory) / "head.keras"
     try:
-        model.save_with_names(whole, temporary, class_names)
-        os.replace(temporary, path)
+        head = keras.saving.load_model(file, compile=False, safe_mode=True)  # safe: no code from a file is run
+        if (head.input_shape, head.output_shape) != ((None, model.FEATURES), (None, len(class_names))):
+            raise ValueError(f"it takes {head.input_shape} and gives {head.output_shape}")
+    except Exception as error:  # Keras raises anything from ValueError to AttributeError
+        reason = " ".join(str(error).split())[:200]
+        raise logs.ExperimentError(f"{file} is not what this run wrote ({reason}); remove {run_directory}") from None
+    whole = model.joined(head.layers, conditions["image_size"], conditions["preprocessing"], weights)
+    # Saved in the experiment first, where only one process is at work: Keras writes a file piece by piece.
+    temporary = Path(run_directory) / ".export.tmp.keras"
+    try:
+        with _naming(str(temporary)):
+            model.save_with_names(whole, temporary, class_names)
+        logs.write_whole(path, temporary.read_bytes())
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -217,11 +229,13 @@ def workers(count):
     locks as they happen to be.
     """
     context = multiprocessing.get_context("spawn")
-    epochs = context.SimpleQueue()
+    with quiet.stderr():  # of the process that clears away after a killed one, which would warn of having to
+        epochs = context.SimpleQueue()
     executor = concurrent.futures.ProcessPoolExecutor(count, context, _start, (epochs,))
     try:
-        for _ in range(count):
-            executor.submit(int)  # starts a process, which loads TensorFlow while the main one is busy
+        with _signals_blocked():
+            for _ in range(count):
+                executor.submit(int)  # starts a process, which loads TensorFlow while the main one is busy
         yield executor, epochs
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
@@ -229,16 +243,41 @@ def workers(count):
             process.kill()
 
 
+@contextlib.contextmanager
+def _signals_blocked():
+    """Start processes in this block, and Ctrl-C and SIGTERM, which may reach them all, are left to the main one.
+
+    Blocked signals stay so in a new process, from its first moment. What comes to this one meanwhile waits for the end
+    of the block; that takes a handler, since other threads, which NumPy has, are not blocked.
+    """
+    came = []
+
+    def keep(number, _):
+        came.append(number)
+
+    handlers = {number: signal.signal(number, keep) for number in (signal.SIGINT, signal.SIGTERM)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
 def _start(epochs):
     """Prepare a worker process."""
     global _epochs
     _epochs = epochs
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a head is too small for a GPU, and each worker would fill one
     threadpoolctl.threadpool_limits(1)
     # One thread a process: runs are spread over cores as whole, and no sum depends on how it was divided.
-    threads = quiet.tensorflow().config.threading
+    tf = quiet.tensorflow()
+    tf.get_logger().setLevel("ERROR")  # it warns of functions traced again and again, as those of every run are
+    threads = tf.config.threading
     threads.set_intra_op_parallelism_threads(1)
     threads.set_inter_op_parallelism_threads(1)
 
@@ -251,4 +290,20 @@ def _end_with_parent():
 
 def train_in_worker(run):
     """Train a run in a worker process, telling the main one of every epoch; returns the result."""
-    return train(run, lambda run, epoch, logs: _epochs.put((run.schedule, run.seed, epoch, logs)))
+    with _naming(run.directory):
+        return train(run, lambda run, epoch, logs: _epochs.put((run.schedule, run.seed, epoch, logs)))
+
+
+@contextlib.contextmanager
+def _naming(place):
+    """Let errors of reading and writing files name a place, where they do not name a file."""
+    tf = quiet.tensorflow()
+    try:
+        yield
+    except OSError as error:
+        if error.errno:
+            error.filename = error.filename or place
+        raise
+    except tf.errors.OpError as error:  # which the main process could only receive by loading TensorFlow
+        reason = error.message.rpartition("}} ")[2].partition("\n")[0]
+        raise logs.ExperimentError(f"{place}: {reason}") from None

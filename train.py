@@ -11,9 +11,12 @@ tensorboard --logdir tensorboard                            # the curves
 
 import argparse
 import concurrent.futures
+import contextlib
 import datetime
+import glob
 import importlib.metadata
 import math
+import multiprocessing
 import os
 import shlex
 import shutil
@@ -31,8 +34,10 @@ PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "pillow", "scikit-
 class Parser(argparse.ArgumentParser):
     """argparse, with mistakes told in one line."""
 
+    source = ""  # of the arguments, where it is not the command line
+
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {self.source}{message}\n")
 
 
 def whole(text):
@@ -59,12 +64,25 @@ def fraction(text):
     return number
 
 
-def options_from(arguments):
+def share(text):
+    """argparse type: a number in (0, 1)."""
+    if not fraction(text):
+        raise argparse.ArgumentTypeError(f"must be in (0, 1), got {text}")
+    return float(text)
+
+
+def plain(name):
+    """Whether a name is that of a folder and nothing else: a path could leave the place where the folder belongs."""
+    return bool(name) and Path(name).name == name and not name.startswith(".") and name.isprintable()
+
+
+def options_from(arguments, source=""):
     """Parse the command line; every mistake in it that can be seen without data ends here, with exit status 2."""
     examples = __doc__.partition("\n\n")
     parser = Parser(
         prog="train.py", description=examples[0], epilog=examples[2], formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.source = source
     add = parser.add_argument
     names = " ".join(schedulers.SCHEDULES)
     add("--schedule", nargs="+", metavar="NAME", help=f"one or more of: {names}; or all, or FILE.py:FUNCTION")
@@ -72,7 +90,7 @@ def options_from(arguments):
         "val or test beside it (default: %(default)s)")  # fmt: skip
     add("--train", metavar="GLOB", help="TFRecords to train on, instead of --data")
     add("--test", metavar="GLOB", help="TFRecords to validate on, with --train")
-    add("--validation-fraction", type=fraction, default=0.2, metavar="F",
+    add("--validation-fraction", type=share, default=0.2, metavar="F",
         help="share held out where the source has no validation split (default: %(default)s)")  # fmt: skip
     add(
         "--image-size", type=whole, metavar="PIXELS", help="side to which images are resized (default: 224; digits: 96)"
@@ -111,7 +129,7 @@ def options_from(arguments):
         parser.error(f"--schedule is missing; choose from {names.replace(' ', ', ')}, all, or FILE.py:FUNCTION")
     if (options.train or options.test) and options.data != "digits":
         parser.error("--data does not go with --train and --test")
-    if options.name is not None and (Path(options.name).name != options.name or options.name.startswith(".")):
+    if options.name is not None and not plain(options.name):
         parser.error(f"--name must be a plain folder name, got {options.name!r}")
     if options.export and Path(options.export).suffix != ".keras":
         parser.error(f"--export must end in .keras, got {options.export}")
@@ -139,8 +157,7 @@ def new_directory(options):
     import logs
 
     directory = Path(options.logdir) / options.name
-    if directory.exists():
-        raise logs.ExperimentError(f"{directory} exists; choose another --name, or finish it with --resume {directory}")
+    refuse_taken(directory)
     above = next(path for path in directory.absolute().parents if path.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise logs.ExperimentError(f"--logdir {options.logdir}: {above} is not a folder that can be written to")
@@ -151,6 +168,83 @@ def new_directory(options):
         if not export.absolute().parent.is_dir():
             raise logs.ExperimentError(f"--export {export}: there is no folder {export.parent}; make it first")
     return directory
+
+
+def refuse_taken(directory):
+    """Raise logs.ExperimentError if something is in a directory, beside what a process killed at once left there."""
+    import logs
+
+    if directory.is_dir() and all(path.name.startswith(".config.json.") for path in directory.iterdir()):
+        return
+    if directory.exists():
+        way_on = f"or finish it with --resume {shlex.quote(str(directory))}"
+        raise logs.ExperimentError(f"{directory} exists; choose another --name, {way_on}")
+
+
+def resumed(directory):
+    """Return `(options, rates, config)` of the experiment in a directory, as config.json holds them.
+
+    Arguments are parsed again, as if they were typed. Raises logs.ExperimentError where config.json is not as it was
+    written: it decides where files are written and removed.
+    """
+    import logs
+
+    path = directory / "config.json"
+    config = logs.read_json(path)
+    try:
+        if set(config["arguments"]) != set(vars(options_from(["--schedule", "exp"]))):
+            raise ValueError("its arguments")
+        arguments = []
+        for name, value in config["arguments"].items():
+            flag = f"--{name.replace('_', '-')}"
+            if isinstance(value, list):
+                arguments += [flag, *map(str, value)]
+            elif value is not None and value is not False:
+                arguments.append(flag if value is True else f"{flag}={value}")
+        options, rates = options_from(arguments, f"{path}: "), config["schedules"]
+        for label, table in rates.items():
+            if not plain(label) or not table or not all(math.isfinite(rate) and rate >= 0 for rate in table):
+                raise ValueError(f"its schedule {label!r}")
+        for name, value, wanted in (
+            ("schedules", bool(rates), True),
+            ("arguments", config["arguments"], vars(options)),
+            ("seeds", config["seeds"], options.seeds),
+            ("data", {type(config["data"][name]) for name in ("name", "fingerprint")}, {str}),
+            ("weights_sha256", type(config["weights_sha256"]), str),
+            ("versions", type(config["versions"]), dict),
+            ("git_commit", type(config["git_commit"]) in (str, type(None)), True),
+        ):
+            if value != wanted:
+                raise ValueError(f"its {name}")
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = f"{path} is not as it was written ({' '.join(str(error).split())})"
+        raise logs.ExperimentError(f"{reason}; restore it, or start a new experiment") from None
+    return options, rates, config
+
+
+@contextlib.contextmanager
+def occupied(directory, new):
+    """Have the directory of an experiment for this process, without what a killed one left half-written in it.
+
+    An error within the block gets the attribute `unfinished`, the directory, if there is something to finish; before
+    the first run there is not, and a new directory is removed.
+    """
+    import logs
+
+    if new:
+        directory.mkdir(parents=True, exist_ok=True)  # of several processes at once, the one that holds it goes on
+    with logs.held(directory):
+        if new:
+            refuse_taken(directory)
+        logs.remove_leftovers(directory, "**/.*.tmp*")
+        try:
+            yield
+        except Exception as error:
+            if new and next(directory.glob("*/seed-*"), None) is None:
+                shutil.rmtree(directory, ignore_errors=True)
+            if (directory / "config.json").exists():
+                error.unfinished = directory
+            raise
 
 
 def configuration(options, rates, dataset, weights_sha256):
@@ -281,8 +375,34 @@ def result_line(result):
     )
 
 
-def experiment(options, rates, directory, config=None):
-    """Run an experiment, or with its `config` finish it: data, features, runs, reference, report, export."""
+def experiment(options, rates, directory, before=None):
+    """Run an experiment, or finish it, with `before`, what config.json held then."""
+    import data
+    import features
+    import logs
+    import model
+    import run
+
+    with run.workers(min(features.cores(), len(rates) * options.seeds + 1)) as (executor, epochs):
+        dataset = data.load(options.data, options.train, options.test, options.validation_fraction)
+        print_data(dataset)
+        config = configuration(options, rates, dataset, model.weights_key(options.weights))
+        if before:
+            for what, then, now in (
+                ("data", before["data"]["fingerprint"], config["data"]["fingerprint"]),
+                ("weights", before["weights_sha256"], config["weights_sha256"]),
+            ):
+                if then != now:
+                    raise logs.ExperimentError(f"{directory}: the {what} changed since it was started; start a new one")
+            config.update({name: before[name] for name in ("git_commit", "versions")})
+        with occupied(directory, new=not before):
+            logs.write_json(directory / "config.json", config)
+            complete(executor, epochs, options, directory, dataset, config)
+    print(f"\nlogs: {directory}; show them with: tensorboard --logdir {shlex.quote(str(directory.parent))}")
+
+
+def complete(executor, epochs, options, directory, dataset, config):
+    """Do what is not done yet: features, runs, reference, report, export."""
     import data
     import features
     import logs
@@ -291,110 +411,158 @@ def experiment(options, rates, directory, config=None):
     import report
     import run
 
-    with run.workers(min(features.cores(), len(rates) * options.seeds + 1)) as (executor, epochs):
-        dataset = data.load(options.data, options.train, options.test, options.validation_fraction)
-        print_data(dataset)
-        started = configuration(options, rates, dataset, model.weights_key(options.weights))
-        if config is None:
-            config = started
-            directory.mkdir(parents=True)
-            logs.write_json(directory / "config.json", config)
-        for what, then, now in (
-            ("data", config["data"]["fingerprint"], started["data"]["fingerprint"]),
-            ("weights", config["weights_sha256"], started["weights_sha256"]),
-        ):
-            if then != now:
-                raise logs.ExperimentError(f"{directory}: the {what} changed since it was started; start a new one")
+    def graphs(*arguments):
+        return executor.submit(model.litert_graphs, *arguments).result()
 
-        def graphs(*arguments):
-            return executor.submit(model.litert_graphs, *arguments).result()
+    prepared = options.image_size, options.preprocessing, options.weights
+    computed = features.extract(dataset, *prepared, options.cache_dir, options.skip_damaged, graphs)
+    passed = computed.shape[0] - len(computed.damaged) - computed.computed
+    print(f"features: {computed.computed} computed, {max(passed, 0)} from {computed.directory}")
+    twice = data.on_both_sides(dataset, computed.pixels)
+    if twice:
+        note = f"{len(twice)} validation images are training images too, e.g. {twice[0][1]} is {twice[0][0]}"
+        config["notes"] = [*dataset.notes, note]
+        print(f"note: {note}")
+    if computed.damaged:
+        config["data"]["left_out"] = [dataset.names[row] for row in sorted(computed.damaged)]
+        print(f"note: {len(computed.damaged)} damaged images are left out")
+        dataset = dataset.without(computed.damaged)
+        config["data"].update(images_of(dataset))
+    logs.write_json(directory / "config.json", config)
 
-        prepared = options.image_size, options.preprocessing, options.weights
-        computed = features.extract(dataset, *prepared, options.cache_dir, options.skip_damaged, graphs)
-        passed = computed.shape[0] - len(computed.damaged) - computed.computed
-        print(f"features: {computed.computed} computed, {max(passed, 0)} from {computed.directory}")
-        twice = data.on_both_sides(dataset, computed.pixels)
-        if twice:
-            note = f"{len(twice)} validation images are training images too, e.g. {twice[0][1]} is {twice[0][0]}"
-            config["notes"] = [*dataset.notes, note]
-            print(f"note: {note}")
-        if computed.damaged:
-            config["data"]["left_out"] = [dataset.names[row] for row in sorted(computed.damaged)]
-            print(f"note: {len(computed.damaged)} damaged images are left out")
-            dataset = dataset.without(computed.damaged)
-            config["data"].update(images_of(dataset))
-        logs.write_json(directory / "config.json", config)
+    runs = runs_of(config, directory, dataset, computed)
+    sides = runs[0].labels, runs[0].train, runs[0].validation
+    known = executor.submit(reference.reference, computed.directory, computed.shape, *sides, dataset.fingerprint)
+    train_all(executor, epochs, [each for each in runs if not finished(each)])
+    logs.write_json(directory / "reference.json", known.result())
+    print(report.write(directory), end="")
+    if options.export and not Path(options.export).exists():
+        results = [logs.read_json(Path(each.directory) / "result.json") for each in runs]
+        best = max(zip(results, runs), key=lambda pair: pair[0]["final"]["val_categorical_accuracy"])[1]
+        logs.remove_leftovers(Path(options.export).parent, f".{glob.escape(Path(options.export).name)}.*.tmp")
+        chosen = best.directory, options.export, dataset.class_names, best.conditions, options.weights
+        executor.submit(run.export, *chosen).result()
+        print(f"model of {best.schedule} seed {best.seed}: {options.export}")
 
-        runs = runs_of(config, directory, dataset, computed)
-        if not (directory / "reference.json").exists():
-            sides = runs[0].labels, runs[0].train, runs[0].validation
-            known = executor.submit(
-                reference.reference, computed.directory, computed.shape, *sides, dataset.fingerprint
-            )
-        else:
-            known = None
-        train_all(executor, epochs, [each for each in runs if not (Path(each.directory) / "result.json").exists()])
-        if known:
-            logs.write_json(directory / "reference.json", known.result())
-        print(report.write(directory), end="")
-        if options.export and not Path(options.export).exists():
-            results = [logs.read_json(Path(each.directory) / "result.json") for each in runs]
-            best = max(zip(results, runs), key=lambda pair: pair[0]["final"]["val_categorical_accuracy"])[1]
-            chosen = best.directory, options.export, dataset.class_names, best.conditions, options.weights
-            executor.submit(run.export, *chosen).result()
-            print(f"model of {best.schedule} seed {best.seed}: {options.export}")
-    print(f"\nlogs: {directory}; show them with: tensorboard --logdir {shlex.quote(str(directory.parent))}")
+
+def finished(each):
+    """Whether a run has its result, made as it would be now, and event files that agree; says so where they do not."""
+    import logs
+    import report
+
+    directory = Path(each.directory)
+    result = directory / "result.json"
+    if not result.exists():
+        return False
+    try:
+        made = report.fields(result, "schedule", "seed", "epochs", "conditions", "final", "best")
+        now = {"schedule": each.schedule, "seed": each.seed, "epochs": len(each.rates), "conditions": each.conditions}
+        for name, value in now.items():
+            if made[name] != value:
+                raise logs.ExperimentError(f"{result}: its {name} is not that of the experiment now")
+        report.audited_curves(directory, each.rates, made)
+    except (logs.ExperimentError, AttributeError, TypeError) as error:
+        print(f"train.py: {error}; this run is done again", file=sys.stderr)
+        return False
+    return True
 
 
 def main(arguments=None):
     """Run the command line; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = options_from(arguments)
-    try:
-        rates = None if options.resume else rates_of(options)
-    except schedulers.ScheduleError as error:
-        return refusal(error)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    open_closed_streams()
+    options = options_from(sys.argv[1:] if arguments is None else arguments)
+    directory = Path(options.resume) if options.resume else Path(options.logdir) / options.name
+    with ended_by_signals(directory):
+        try:
+            rates = None if options.resume else rates_of(options)
+        except schedulers.ScheduleError as error:
+            return refusal(error)
 
-    # Imported only now, so that a typo is told at once.
-    import data
-    import features
-    import logs
-    import model
+        # Imported only now, so that a typo is told at once.
+        import data
+        import features
+        import logs
+        import model
 
-    refusals = (data.DataError, features.CacheError, logs.ExperimentError, model.WeightsError)
-    directory, config = None, None
-    try:
-        if options.resume:
-            directory = Path(options.resume)
-            config = logs.read_json(directory / "config.json")
-            options, rates = argparse.Namespace(**config["arguments"]), config["schedules"]
-        else:
-            directory = new_directory(options)
-        experiment(options, rates, directory, config)
-    except KeyboardInterrupt:
-        begun = directory is not None and (directory / "config.json").exists()
-        way_on = f"python train.py --resume {shlex.quote(str(directory))}" if begun else "nothing was begun"
-        print(f"\ninterrupted; {'go on with: ' if begun else ''}{way_on}", file=sys.stderr, flush=True)
-        os._exit(130)  # threads and worker processes may be in the middle of something; they end with this process
-    except (*refusals, OSError, BrokenProcessPool) as error:
-        finished_one = directory is not None and next(directory.glob("*/*/result.json"), None)
-        if config is None and directory is not None and not finished_one and not options.resume:
-            shutil.rmtree(directory, ignore_errors=True)
-        return refusal(error, directory if config or finished_one else None)
+        refusals = (data.DataError, features.CacheError, logs.ExperimentError, model.WeightsError)
+        try:
+            if options.resume:
+                options, rates, before = resumed(directory)
+                experiment(options, rates, directory, before)
+            else:
+                experiment(options, rates, new_directory(options))
+        except (*refusals, OSError, BrokenProcessPool) as error:
+            return refusal(error)
     return 0
 
 
-def refusal(error, directory=None):
-    """Print what is wrong, in one line, and return the exit status 2; with a directory, how to go on."""
-    if isinstance(error, OSError):
-        error = f"{error.filename or 'a file'}: {error.strerror or error}; make room or check permissions"
+def open_closed_streams():
+    """Open nothing in place of each standard stream that was closed: the next file to be opened, of features say,
+    would take its number, and receive what is meant for it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # noqa: SIM115
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
+@contextlib.contextmanager
+def ended_by_signals(directory):
+    """Let Ctrl-C and SIGTERM end this process at once, with one line that tells how to finish what is in a directory.
+
+    At once and not by an exception, which a callback could lose or a library turn into another one. Every file is whole
+    or absent at any moment, and worker processes end with this one.
+    """
+    terminal = os.dup(2)  # quiet.py sends 2 elsewhere for a while
+
+    def end(number, _):
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        begun = (directory / "config.json").exists()
+        line = f"interrupted; {f'go on with: {resume_command(directory)}' if begun else 'nothing was begun'}\n"
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            os.write(terminal, ("\n" * os.isatty(terminal) + line).encode(errors="surrogateescape"))
+        with contextlib.suppress(Exception):
+            for worker in multiprocessing.active_children():  # or they would end when they next look up
+                worker.kill()
+        os._exit(128 + number)  # as shells have it: 130, 143
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(terminal)
+
+
+def resume_command(directory):
+    """Return the command that finishes an experiment, with Python and train.py called as they were this time."""
+    called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    return shlex.join([*called, "--resume", str(directory)])
+
+
+def refusal(error):
+    """Print what is wrong, in one line, and how to go on where something is unfinished; returns the exit status 2."""
+    unfinished = getattr(error, "unfinished", None)
+    if isinstance(error, BrokenPipeError):
+        error = "nobody reads standard output any more"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain when it flushes it in the end
+    elif isinstance(error, OSError):
+        place = error.filename or "a file"
+        error = f"{place}: {error.strerror or error}; make room, or see that it is there and can be written"
     elif isinstance(error, BrokenProcessPool):
         error = "a worker process was killed, perhaps for want of memory"
-    way_on = f"; go on with --resume {shlex.quote(str(directory))}" if directory else ""
+    way_on = f"; go on with: {resume_command(unfinished)}" if unfinished else ""
     print(f"train.py: error: {error}{way_on}", file=sys.stderr)
     return 2
 
 
 if __name__ == "__main__":
+    # A line is shown when it is printed, by a pipe too, and a pipe without a reader is noticed soon.
+    if sys.stdout:
+        sys.stdout.reconfigure(line_buffering=True)
     sys.exit(main())
