@@ -1,9 +1,8 @@
 """The whole command, as a user runs it: real images, real processes, a real TensorBoard server."""
 
 import json
-import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -157,28 +156,25 @@ def test_a_schedule_of_ones_own_is_trained(told, place, images):
 
 
 def test_tensorboard_serves_every_run_and_the_rates_of_the_schedules(told, place):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    logdir = place / "tensorboard" / "first"
-    line = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", str(port), "--host", "127.0.0.1"]
-    server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
+    logdir, said = place / "tensorboard" / "first", place / "tensorboard.log"
+    # Port 0: the server takes a free one and says which; one chosen here could be taken by then.
+    line = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", "0", "--host", "127.0.0.1"]
+    with said.open("w") as log:
+        server = subprocess.Popen(line, stdout=log, stderr=log, cwd=place)
     try:
+        deadline = time.monotonic() + 120
+        while not (address := re.search(r"http://[\d.:]+/", said.read_text())):
+            assert server.poll() is None and time.monotonic() < deadline, said.read_text()
+            time.sleep(0.2)
 
         def served(path, body=None):
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", body and json.dumps(body).encode())
+            request = urllib.request.Request(f"{address[0]}{path}", body and json.dumps(body).encode())
             request.add_header("Content-Type", "application/json")
             return json.load(urllib.request.urlopen(request, timeout=10))
 
         wanted = {f"{schedule}/seed-{seed}/{side}" for schedule in ("exp", "linear_warmup") for seed in (0, 1)
                   for side in ("train", "validation")}  # fmt: skip
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            try:
-                if wanted <= set(served("data/plugin/scalars/tags")):
-                    break
-            except OSError:
-                pass
+        while not wanted <= set(served("data/plugin/scalars/tags")) and time.monotonic() < deadline:
             time.sleep(0.5)
         tags = served("data/plugin/scalars/tags")
         assert wanted <= set(tags)
