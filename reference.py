@@ -1,7 +1,7 @@
 """What any schedule could reach at best: logistic regression on the same features.
 
-With the backbone frozen, a softmax on its features is a convex problem. scikit-learn solves it to the end, so its
-validation accuracy and loss tell how much is left to gain by a better schedule.
+With the backbone frozen, a softmax on its features is a convex problem. scikit-learn solves it to within TOLERANCE, so
+its validation accuracy and loss tell how much is left to gain by a better schedule.
 """
 
 import contextlib

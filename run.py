@@ -1,6 +1,7 @@
 """One run: one schedule with one seed trains one head on features, logs it, and leaves its result.
 
-Everything that TensorFlow does, it does in worker processes: the main one stays small, and answers Ctrl-C at once.
+Training, conversion and export happen in worker processes: the main one answers Ctrl-C at once, and loads TensorFlow
+only to read TFRecords or TFDS, or to pass images by Keras.
 """
 
 import concurrent.futures
