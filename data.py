@@ -548,7 +548,8 @@ def _network_trouble():
 
     def ask():
         try:
-            urllib.request.urlopen(TFDS_HOST).close()  # by the proxy, where there is one
+            # By the proxy, where there is one; an opener of its own, since urlopen's would be everybody's from now on.
+            urllib.request.build_opener().open(TFDS_HOST).close()
         except urllib.error.HTTPError:
             answers.put(None)  # a refusal is an answer
         except Exception as error:

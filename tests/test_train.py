@@ -163,14 +163,16 @@ def test_tensorboard_serves_every_run_and_the_rates_of_the_schedules(told, place
         server = subprocess.Popen(line, stdout=log, stderr=log, cwd=place)
     try:
         deadline = time.monotonic() + 120
-        while not (address := re.search(r"http://[\d.:]+/", said.read_text())):
+        while not (address := re.search(r"TensorBoard \S+ at (http://[\d.:]+/)", said.read_text())):
             assert server.poll() is None and time.monotonic() < deadline, said.read_text()
             time.sleep(0.2)
 
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy serves this machine itself
+
         def served(path, body=None):
-            request = urllib.request.Request(f"{address[0]}{path}", body and json.dumps(body).encode())
+            request = urllib.request.Request(f"{address[1]}{path}", body and json.dumps(body).encode())
             request.add_header("Content-Type", "application/json")
-            return json.load(urllib.request.urlopen(request, timeout=10))
+            return json.load(direct.open(request, timeout=30))
 
         wanted = {f"{schedule}/seed-{seed}/{side}" for schedule in ("exp", "linear_warmup") for seed in (0, 1)
                   for side in ("train", "validation")}  # fmt: skip
