@@ -427,7 +427,7 @@ def _record_files(train, test):
 
 def _raw(tf, path, compression):
     """Yield the bytes of every record of a TFRecord file, up to a damaged one; then raises TensorFlow's OpError."""
-    dataset, done, size = tf.data.TFRecordDataset(path, compression), 0, 0
+    dataset, done, size = untuned(tf.data.TFRecordDataset(path, compression)), 0, 0
     try:
         for batch in dataset.batch(READ_AT_ONCE).as_numpy_iterator():
             yield from batch
@@ -438,6 +438,16 @@ def _raw(tf, path, compression):
         yield from dataset.skip(done).as_numpy_iterator()
     if size != _unpacked_size(path, compression):  # TensorFlow takes less than a length and its checksum for the end
         raise tf.errors.DataLossError(None, None, "truncated")
+
+
+def untuned(dataset):
+    """Return a tf.data.Dataset without autotuning.
+
+    With it the end of an iterator waits for the tuning thread's next turn, and turns are up to a minute apart.
+    """
+    options = quiet.tensorflow().data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _unpacked_size(path, compression):
@@ -504,7 +514,8 @@ def _tfds(name):
         row = 0
         for split, validation in sides:
             try:
-                for number, example in enumerate(builder.as_dataset(split, decoders=only).as_numpy_iterator()):
+                examples = untuned(builder.as_dataset(split, decoders=only)).as_numpy_iterator()
+                for number, example in enumerate(examples):
                     if example[label] < 0:  # TFDS' way to say that there is none
                         raise DataError(f"{shown_name} has no labels in its {split} split; use other data")
                     encoded = example[image] if wanted is None or wanted[row] else None

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import threadpoolctl
 
+import data
 import features
 import logs
 import model
@@ -168,11 +169,12 @@ def _orders(run):
         for epoch in range(len(run.rates)):
             yield order(run.seed, epoch, run.train)[None]
 
-    return tf.data.Dataset.from_generator(orders, output_signature=tf.TensorSpec((1, len(run.train)), tf.int32))
+    signature = tf.TensorSpec((1, len(run.train)), tf.int32)
+    return data.untuned(tf.data.Dataset.from_generator(orders, output_signature=signature))
 
 
 def _once(rows):
-    return quiet.tensorflow().data.Dataset.from_tensors(rows[None].astype(np.int32))
+    return data.untuned(quiet.tensorflow().data.Dataset.from_tensors(rows[None].astype(np.int32)))
 
 
 def _hyperparameters(run):
