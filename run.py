@@ -126,8 +126,10 @@ def trainable_head(run):
         def batch_sums(self, rows, training):
             """Sum of losses and number of right answers of a batch; a training batch changes the weights."""
             x, y = tf.gather(values, rows), tf.gather(labels, rows)
+            if training:
+                x = dropped_out(x, run.dropout, run.seed, self.optimizer.iterations)
             with tf.GradientTape() as tape:
-                probabilities = self(x, training=training)
+                probabilities = self(x, training=False)  # what Keras' dropout would do is done already
                 losses = keras.losses.sparse_categorical_crossentropy(y, probabilities)
                 loss = tf.reduce_mean(losses)
             if training:
@@ -159,6 +161,23 @@ def trainable_head(run):
     head = EpochAtOnce([keras.Input((model.FEATURES,)), *layers])
     head.compile(optimizer=keras.optimizers.Adam(run.rates[0]))
     return head
+
+
+def dropped_out(x, rate, seed, step):
+    """Return x float32 (N, M), M even, with each number set to 0 at a rate and the others scaled up by 1 / (1 - rate).
+
+    Each takes 16 random bits, so the rate is met to 1 / 65,536. Keras' Dropout draws 32, and drawing is most of an
+    epoch. What is dropped depends on seed and step alone.
+    """
+    tf = quiet.tensorflow()
+    limit = min(round(rate * 2**16), 2**16 - 1)
+    if not limit:
+        return x
+    half = tf.stack([tf.shape(x)[0], x.shape[1] // 2])
+    seeds = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
+    drawn = tf.random.stateless_uniform(half, seeds, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
+    drawn = tf.reshape(tf.bitcast(drawn, tf.uint16), tf.shape(x))  # (N, M / 2) -> (N, M / 2, 2) -> (N, M)
+    return x * (tf.cast(drawn >= limit, tf.float32) * (2**16 / (2**16 - limit)))
 
 
 def _orders(run):

@@ -111,6 +111,27 @@ def test_dropout_and_rates_change_a_run(a_run):
     assert len(set(numbers)) == 3
 
 
+@pytest.mark.parametrize("rate", [0.0, 1e-6, 0.2, 0.5, 0.99, 1 - 1e-9])
+def test_dropout_drops_its_share_anywhere_and_scales_what_it_keeps(rate):
+    values = np.ones((64, model.FEATURES), np.float32)
+    left = np.stack([run.dropped_out(values, rate, 0, step) for step in range(20)])  # (20, 64, 1280)
+    limit = min(round(rate * 2**16), 2**16 - 1)
+    assert set(np.unique(left)) <= {0, np.float32(2**16 / (2**16 - limit))}
+    dropped = (left == 0).astype(float)
+    assert dropped.mean() == pytest.approx(rate, abs=0.002)
+    if 0.1 < rate < 0.9:  # every step, image and feature alike, and neighbours, which share a draw, independently
+        for axes, tolerance in (((1, 2), 0.01), ((0, 2), 0.02), ((0, 1), 0.1)):
+            assert abs(dropped.mean(axes) - rate).max() < tolerance
+        assert abs(np.corrcoef(dropped[..., ::2].ravel(), dropped[..., 1::2].ravel())[0, 1]) < 0.01
+
+
+def test_what_is_dropped_depends_on_seed_and_step():
+    values = np.ones((5, 64), np.float32)
+    left = {(seed, step): run.dropped_out(values, 0.5, seed, step).numpy() for seed in range(3) for step in range(3)}
+    assert len({each.tobytes() for each in left.values()}) == 9
+    np.testing.assert_array_equal(run.dropped_out(values, 0.5, 2, 1), left[2, 1])
+
+
 def test_what_an_unfinished_run_left_is_gone_after_its_repetition(a_run, tmp_path):
     run.train(a_run("whole"))
     for leftover in ("train/events.out.tfevents.1.other.host", "seed.tmp"):
