@@ -129,8 +129,9 @@ def _fill(dataset, missing, engines, directory, shape, shards, damaged, skip_dam
             except data.DamagedImage as error:
                 done.append((row, None, str(error)))
                 continue
-            digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()[:32]
-            images.append((row, digest, image))
+            digest = hashlib.sha256(repr(image.shape).encode())
+            digest.update(np.ascontiguousarray(image))
+            images.append((row, digest.hexdigest()[:32], image))
         if damaged and not skip_damaged:
             return done
         embed = free.get()
@@ -294,7 +295,7 @@ def _litert_engine(first, second):
                 allocated = image.shape
             pixels.set_tensor(image_in, image[None])
             pixels.invoke()
-            backbone.set_tensor(pixels_in, pixels.get_tensor(image_out))
+            backbone.set_tensor(pixels_in, pixels.tensor(image_out)())  # a view; get_tensor would copy once more
             backbone.invoke()
             vector[:] = backbone.get_tensor(vector_out)[0]
         return vectors

@@ -163,12 +163,12 @@ def scalars(directory):
     return {tag: [values[step] for step in sorted(values)] for tag, values in steps.items()}
 
 
-def check_rates(run, rates):
-    """Raise ExperimentError unless the rates in a run's event files are `rates`, epoch by epoch.
+def check_rates(run, train, rates):
+    """Raise ExperimentError, naming the run, unless the rates among the scalars of its training are `rates`.
 
     The optimizer holds its rate in float32, so float32 is what is compared, exactly.
     """
-    logged = scalars(Path(run) / "train").get(RATE, [])
+    logged = train.get(RATE, [])
     if len(logged) != len(rates):
         raise ExperimentError(f"{run}: {len(logged)} epochs are logged, the schedule has {len(rates)}")
     for epoch, (found, wanted) in enumerate(zip(logged, rates)):

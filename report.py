@@ -100,8 +100,8 @@ def audited_curves(run, rates, result):
     Raises ExperimentError, naming the run, unless its event files hold the rates of the schedule in every epoch and
     end with the final and best values in its result.json.
     """
-    check_rates(run, rates)
     train, validation = scalars(run / "train"), scalars(run / "validation")
+    check_rates(run, train, rates)
     curves = {
         "categorical_accuracy": train.get(ACCURACY, []),
         "loss": train.get(LOSS, []),

@@ -83,7 +83,7 @@ def train(run, report_epoch=lambda *_: None):
     for file in directory.glob("**/*tfevents*"):
         file.rename(file.with_name("events.out.tfevents.v2"))  # as written, the name holds the host's name
     keras.Sequential([keras.Input((model.FEATURES,)), *head.layers]).save(directory / "head.keras")
-    logs.check_rates(directory, run.rates)
+    logs.check_rates(directory, logs.scalars(directory / TRAIN), run.rates)
     names = ("categorical_accuracy", "loss", "val_categorical_accuracy", "val_loss")
     result = {
         "schedule": run.schedule,

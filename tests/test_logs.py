@@ -98,10 +98,11 @@ def test_a_damaged_event_file_is_refused(tmp_path, damage):
 def test_rates_are_compared_as_the_optimizer_holds_them(tmp_path):
     rates = [4e-5 * 0.9**epoch for epoch in range(3)]
     write_events(tmp_path / "train/1.tfevents", [(logs.RATE, epoch, rate) for epoch, rate in enumerate(rates)])
-    logs.check_rates(tmp_path, rates)
-    logs.check_rates(tmp_path, np.array(rates))
+    logged = logs.scalars(tmp_path / "train")
+    logs.check_rates(tmp_path, logged, rates)
+    logs.check_rates(tmp_path, logged, np.array(rates))
     off = float(np.nextafter(np.float32(rates[2]), np.float32(1)))
     with pytest.raises(logs.ExperimentError, match="epoch 2 was logged with rate"):
-        logs.check_rates(tmp_path, [*rates[:2], off])
+        logs.check_rates(tmp_path, logged, [*rates[:2], off])
     with pytest.raises(logs.ExperimentError, match="3 epochs are logged, the schedule has 2"):
-        logs.check_rates(tmp_path, rates[:2])
+        logs.check_rates(tmp_path, logged, rates[:2])
