@@ -42,7 +42,8 @@ import run
 import schedulers
 import train
 
-PREPROCESSING, WEIGHTS, BATCH, DROPOUT = "scale", "imagenet", 64, 0.2  # train.py's defaults
+DEFAULTS = train.options_from(["--schedule", "all"])
+PREPROCESSING, WEIGHTS, BATCH, DROPOUT = DEFAULTS.preprocessing, DEFAULTS.weights, DEFAULTS.batch_size, DEFAULTS.dropout
 TRAIN = str(Path(train.__file__))  # the command
 MARKERS = "<!-- bench -->", "<!-- /bench -->"  # what is between them in a Markdown file is replaced
 PARTS = 4  # files on each side, so that a quarter, a half and the whole of the images can be used

@@ -15,7 +15,9 @@ import pytest
 
 import features
 import logs
+import model
 import schedulers
+import train
 
 PROJECT = Path(features.__file__).parent
 EPOCHS = 3
@@ -206,3 +208,10 @@ def test_help_and_typos_need_neither_tensorflow_nor_numpy(arguments, tmp_path):
         "assert not {'tensorflow', 'numpy', 'keras'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script, *arguments], cwd=PROJECT, check=True, capture_output=True)
+
+
+def test_what_the_command_repeats_so_as_to_start_light_is_what_the_modules_say(capsys):
+    assert train.options_from(["--schedule", "all"]).cache_dir == features.CACHE
+    with pytest.raises(SystemExit):
+        train.options_from(["--schedule", "all", "--preprocessing", "none"])
+    assert re.findall(r"'?(\w+)'?[,)]", capsys.readouterr().err.partition("choose from ")[2]) == [*model.PREPROCESSING]
