@@ -3,7 +3,7 @@
 python bench.py                                            # generated JPEGs, reduced, a few minutes
 python bench.py --data flowers/                            # images of your own
 python bench.py --train 'rec/train*' --test 'rec/test*'    # TFRecords
-python bench.py --full --train ... --test ...              # all images, as in the report; hours
+python bench.py --full --train ... --test ...              # all images, as in the report; half an hour
 python bench.py --output README.md                         # put the table between the README's two markers
 
 What is compared takes turns, so that noise of the machine hits all alike, and each turn is a process of its own, which
@@ -560,7 +560,7 @@ def main(arguments=None):
     source = (options.data, options.train, options.test) if options.data or options.train or options.test else None
     try:
         if options.output:
-            around(options.output)  # before the hours, not after them
+            around(options.output)  # before the measurements, not after them
         text = bench(source, FULL if options.full else Sizes(), options.repeats)[1]
         print(text)
         if options.output:

@@ -260,9 +260,10 @@ def workers(count):
                 executor.submit(int)  # starts a process, which loads TensorFlow while the main one is busy
         yield executor, epochs
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        # Killed first: once one of them is, Python 3.13 waits for the others to end by SIGTERM, which they leave alone.
         for process in multiprocessing.active_children():
             process.kill()
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager
