@@ -94,7 +94,7 @@ def extract(dataset, image_size, preprocessing, weights, cache=CACHE, skip_damag
     Raises data.DataError for damaged images, model.WeightsError, and CacheError where the cache cannot be written.
     """
     wanted = key(dataset, image_size, preprocessing, weights)
-    directory = Path(cache) / hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+    directory = Path(cache) / _name(wanted)
     shape = (len(dataset.rows), model.FEATURES)
     logs.remove_leftovers(directory)
     shards = {start: _checked_shard(directory, start, shape) for start in range(0, shape[0], SHARD)}
@@ -195,6 +195,11 @@ def _in_order(threads, function, items, ahead):
 
 
 # --- What is on disk -------------------------------------------------------------------------------------------------
+
+
+def _name(key):
+    """What the directory of a key is called."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _shard_name(start):
@@ -323,12 +328,14 @@ def _keras_engine(image_size, preprocessing, weights):
 
 
 def kept(cache):
-    """List `(directory, key, bytes)` of the feature sets in a cache, oldest first."""
+    """List `(directory, key, bytes)` of the feature sets in a cache, oldest first; what else is there is not ours."""
     sets = []
     for path in Path(cache).glob("*/key.json"):
-        size = sum(file.stat().st_blocks * 512 for file in path.parent.iterdir())
-        with contextlib.suppress(logs.ExperimentError):
-            sets.append((path.stat().st_mtime, path.parent, logs.read_json(path), size))
+        with contextlib.suppress(logs.ExperimentError, OSError):
+            about = logs.read_json(path)
+            if path.parent.name == _name({name: value for name, value in about.items() if name != "data"}):
+                size = sum(file.lstat().st_blocks * 512 for file in path.parent.iterdir())
+                sets.append((path.stat().st_mtime, path.parent, about, size))
     return [entry[1:] for entry in sorted(sets, key=lambda entry: entry[0])]
 
 

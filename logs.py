@@ -108,7 +108,7 @@ def read_json(path):
     """Return the value in a JSON file; raises ExperimentError where it is missing, unreadable or no JSON object."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExperimentError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise ExperimentError(f"{path} holds no JSON object")

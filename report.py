@@ -289,10 +289,10 @@ def shortened(text, length=24):
     return text if len(text) <= length else f"{text[: length // 2]}…{text[length // 2 - length + 1 :]}"
 
 
-def headline(runs, best, compared):
+def headline(runs, best, compared, images):
     """Return the answer in one sentence."""
     if not compared:
-        return f"{best} ends at a validation accuracy of {over_seeds(runs[best].val_accuracy[:, -1])}"
+        return f"{best} ends at a validation accuracy of {over_seeds(runs[best].val_accuracy[:, -1], rounding(images))}"
     said = {label: verdict(*comparison) for label, comparison in compared.items()}
     if not any(said.values()):
         return f"{best} ends highest, but single runs do not tell whether it is better"
@@ -395,10 +395,11 @@ def remarks(config, runs, conditions, reference, best, compared):
     )
     if reference:
         gap = finals.mean() - reference["val_categorical_accuracy"]
+        apart = number(abs(gap), half_width(finals, floor=rounding(images)))
         lines.append(
             "Logistic regression is the reference: on features that do not change the problem is convex and this its "
             "solution, so about the best that any schedule can reach. "
-            f"{best} ends {number(abs(gap), half_width(finals))} {'above' if gap > 0 else 'below'} it."
+            f"{best} ends {apart} {'above' if gap > 0 else 'below'} it."
         )
     lines.append(
         f"Audited, {sum(done.values())} of {seeds * len(done)} runs: the logged rate equals the schedule in every "
@@ -424,7 +425,7 @@ def sections(config, runs, conditions, reference):
     schedules = counted(len(config["schedules"]), "learning-rate schedule", "learning-rate schedules")
     parts = [
         ("title", f"{schedules} on {data['name']}"),
-        ("text", headline(runs, best, compared) + "."),
+        ("text", headline(runs, best, compared, validation_images(config)) + "."),
         ("table", table_of_ends(config, runs, reference, best, compared)),
         ("list", sentences_of_comparison(best, compared)),
         ("plot", "comparison.svg"),
@@ -569,6 +570,7 @@ def set_epochs(axes, epochs):
 def set_rates(axes, rates):
     """Set the y-axis to learning rates, logarithmic; where one is 0, linear below the decade of the smallest other."""
     rates = np.concatenate(rates)
+    rates[rates < np.finfo(np.float32).tiny] = 0  # what the optimizer, which holds float32, makes of it or nearly so
     axes.set_ylabel("learning rate")
     if rates.all():
         axes.set_yscale("log")
@@ -668,11 +670,18 @@ def write(directory):
     Raises ExperimentError where the audit refuses the experiment; nothing is written then.
     """
     directory = Path(directory)
-    config = audited_config(directory)
-    runs, conditions = audited_runs(directory, config)
-    reference = None
-    if (directory / "reference.json").exists():
-        reference = fields(directory / "reference.json", "val_categorical_accuracy", "val_loss", "C")
+    try:
+        config = audited_config(directory)
+        runs, conditions = audited_runs(directory, config)
+        reference = None
+        if (directory / "reference.json").exists():
+            reference = fields(directory / "reference.json", "val_categorical_accuracy", "val_loss", "C")
+            reference = {name: float(value) for name, value in reference.items()}
+        if not validation_images(config) > 0:
+            raise ValueError("no validation images")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"its JSON files are not as train.py wrote them ({' '.join(str(error).split())})"
+        raise ExperimentError(f"{directory}: {reason}; restore them, or start a new experiment") from error
     parts = sections(config, runs, conditions, reference)
     files = {
         "summary.md": markdown(parts, runs),
@@ -701,4 +710,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know no ±
     sys.exit(main())

@@ -146,6 +146,8 @@ def rates_of(options):
     tables = {}
     for name in chosen:
         label, schedule, epochs = schedulers.named(name, peak_lr=options.peak_lr, drop_factor=options.drop_factor)
+        if label.endswith((".json", ".md", ".svg")):
+            raise schedulers.ScheduleError(f"{name}: its runs would go to {label}, a file's name; rename the function")
         if label in tables:
             raise schedulers.ScheduleError(f"--schedule names {label} twice")
         tables[label] = schedulers.unroll(schedule, options.epochs or epochs, options.lr, label)
@@ -564,5 +566,5 @@ def refusal(error):
 if __name__ == "__main__":
     # A line is shown when it is printed, by a pipe too, and a pipe without a reader is noticed soon.
     if sys.stdout:
-        sys.stdout.reconfigure(line_buffering=True)
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # a terminal may know no ±
     sys.exit(main())

@@ -186,10 +186,11 @@ def test_a_cache_that_cannot_be_written_is_told(dataset, tmp_path, graphs):
 def test_what_is_kept_is_listed_and_pruned(dataset, tmp_path, graphs, capsys):
     found = extract(dataset, tmp_path, graphs)
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/key.json").write_text('{"a": 1}')  # somebody else's
     features.main(["--list", "--cache-dir", str(tmp_path)])
     told = capsys.readouterr().out
     assert str(found.directory) in told and "data patterns, image_size 32, preprocessing scale" in told
     features.main(["--prune", "--cache-dir", str(tmp_path)])
-    assert not found.directory.exists() and (tmp_path / "mine").exists()
+    assert not found.directory.exists() and (tmp_path / "mine/key.json").exists()
     features.main(["--list", "--cache-dir", str(tmp_path)])
     assert json.loads("0.0") == float(capsys.readouterr().out.split("\n")[-2].split()[0])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -256,6 +257,23 @@ def add_schedule(experiment):
     write_run(experiment, "other", 0, RATES["linear"], 0.9)
 
 
+def empty_final(experiment):
+    edit_json(experiment / "linear/seed-3/result.json", lambda result: result.update(final=[]))
+
+
+def word_for_seeds(experiment):
+    edit_json(experiment / "config.json", lambda config: config.update(seeds="3"))
+
+
+def word_in_reference(experiment):
+    reference = {"val_categorical_accuracy": 0.9, "val_loss": 0.3, "C": "x"}
+    (experiment / "reference.json").write_text(json.dumps(reference))
+
+
+def nest_deeply(experiment):
+    (experiment / "config.json").write_text("[" * 100_000)
+
+
 @pytest.mark.parametrize(
     ("tamper", "message"),
     [
@@ -274,6 +292,10 @@ def add_schedule(experiment):
         (swap_runs, r"linear/seed-3: result.json is of schedule 'exp', 'linear' belongs here"),
         (add_seed, r"linear/seed-5 is no run of this experiment"),
         (add_schedule, r"other/seed-0 is no run of this experiment"),
+        (empty_final, r"experiment: its JSON files are not as train.py wrote them"),
+        (word_for_seeds, r"experiment: its JSON files are not as train.py wrote them"),
+        (word_in_reference, r"experiment: its JSON files are not as train.py wrote them"),
+        (nest_deeply, r"experiment/config.json cannot be read"),
     ],
 )
 def test_refuses(tmp_path, tamper, message):
@@ -497,3 +519,19 @@ def test_a_mistake_costs_one_line(tmp_path):
         f"report.py: error: {tmp_path}/nowhere is no experiment, it holds no config.json; "
         "give a directory train.py made\n"
     )
+
+
+def test_equal_runs_do_not_prove_a_spread_of_zero_anywhere_in_the_text(tmp_path, no_plots):
+    experiment = write_experiment(tmp_path / "experiment", {"exp": [2700, 2700]})  # of 3,000 images
+    said = " ".join(report.write(experiment).split())
+    assert said.count("0.9000 ± 0.0009") == 3  # headline, final and best
+    assert "exp ends 0.0213 ± 0.0009 below it" in said
+
+
+@pytest.mark.parametrize("rates", [[5e-324, 1e-3, 0.0], [4e-5, 1e-300, 0.0], [0.0, 0.0], [1e-3, 1e-4], [5e-324]])
+def test_any_rates_can_be_drawn(rates):
+    figure = Figure()
+    axes = figure.add_subplot()
+    report.set_rates(axes, [np.array(rates)])
+    axes.plot(rates)
+    figure.draw_without_rendering()
