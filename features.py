@@ -197,9 +197,9 @@ def _in_order(threads, function, items, ahead):
 # --- What is on disk -------------------------------------------------------------------------------------------------
 
 
-def _name(key):
-    """What the directory of a key is called."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+def _name(wanted):
+    """What the directory is called of the features that `key` returned this for."""
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _shard_name(start):

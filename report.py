@@ -710,5 +710,6 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know no ±
+    if sys.stdout:
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know no ±
     sys.exit(main())

@@ -111,6 +111,11 @@ COMMAND_LINES = {
     "no such schedule file": ({}, ["--schedule", "gone.py:falling"], "gone.py"),
     "no such function": ({"own.py": OWN}, ["--schedule", "own.py:rising"], "rising"),
     "not a function": ({"own.py": OWN}, ["--schedule", "own.py:number"], "number"),
+    "a file's name": (
+        {"run.py": b"def svg(epoch, lr): return lr"},
+        ["--schedule", "run.py:svg"],
+        "rename the function",
+    ),
     "negative rates": ({"own.py": OWN}, ["--schedule", "own.py:falling"], "falling"),
     "a failing schedule": ({"own.py": OWN}, ["--schedule", "own.py:failing"], "division by zero"),
     "unknown flag": ({}, [*SCHEDULE, "--epoch-count", "3"], "--epoch-count"),

@@ -116,9 +116,10 @@ def edit_json(path, edit):
     path.write_text(json.dumps(value))
 
 
-def command(*arguments):
+def command(*arguments, **options):
     """Run report.py as a user does."""
-    return subprocess.run([sys.executable, ROOT / "report.py", *arguments], capture_output=True, text=True, timeout=60)
+    line = [sys.executable, ROOT / "report.py", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, **options)
 
 
 # ----------------------------------------------------------------------------------------------------- statistics
@@ -510,6 +511,22 @@ def test_command_gives_the_same_bytes_each_time_and_without_tensorflow(tmp_path)
     # Another process, the same bytes: nothing depends on a hash seed or on the time.
     assert files == {path: path.read_bytes() for path in files}
     assert len(files) == 2 + 2 * len(FINALS)
+
+
+def test_a_terminal_that_knows_no_plus_minus_is_told_all_the_same(tmp_path):
+    experiment = write_experiment(tmp_path / "experiment")
+    done = command(experiment, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == report.write(experiment).encode("ascii", "backslashreplace").decode()
+
+
+def test_it_needs_no_standard_output(tmp_path):
+    experiment = write_experiment(tmp_path / "experiment")
+    done = subprocess.run(
+        f'"{sys.executable}" "{ROOT / "report.py"}" "{experiment}" >&-', shell=True, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (experiment / "summary.md").exists()
 
 
 def test_a_mistake_costs_one_line(tmp_path):
