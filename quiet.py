@@ -1,6 +1,7 @@
 """Keeps the start-up chatter of TensorFlow's and LiteRT's C++ code off the terminal: no setting silences all of it."""
 
 import contextlib
+import gc
 import os
 import sys
 
@@ -29,10 +30,23 @@ def tensorflow():
     hidden = [name for name in ("sklearn", "matplotlib") if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))
     try:
-        with stderr():
+        with stderr(), _no_garbage():
             import keras  # noqa: F401
             import tensorflow as tf
     finally:
         for name in hidden:
             del sys.modules[name]
     return tf
+
+
+@contextlib.contextmanager
+def _no_garbage():
+    """Spare Python looking for garbage among what is made in this block: modules, which stay until the end."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # it would look again whenever it looks at all, and at the end for longest
+        if enabled:
+            gc.enable()

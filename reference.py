@@ -5,9 +5,13 @@ its validation accuracy and loss tell how much is left to gain by a better sched
 """
 
 import contextlib
+import hashlib
+import importlib.metadata
+import json
 from pathlib import Path
 
 import numpy as np
+import threadpoolctl
 
 import features
 import logs
@@ -24,26 +28,32 @@ def reference(directory, shape, labels, train, validation, fingerprint):
     `labels` (N,) of all rows, `train` and `validation` the rows of each side. C is chosen by cross-validated log loss
     on training rows only: the first of STRENGTHS after which it gets worse.
     """
-    path = Path(directory) / f"reference-{fingerprint[:16]}.json"
-    if path.exists():
-        try:
-            kept = logs.read_json(path)
-            return {name: float(kept[name]) for name in ("val_categorical_accuracy", "val_loss", "C")}
-        except (logs.ExperimentError, KeyError, TypeError, ValueError):
-            pass  # made again, and written over
+    version = importlib.metadata.version("scikit-learn")
+    wanted = [fingerprint, STRENGTHS, FOLDS, SAMPLE, TOLERANCE, version]
+    path = Path(directory) / f"reference-{_sha256(wanted)[:16]}.json"
+    with contextlib.suppress(logs.ExperimentError):  # made again, and written over
+        kept = logs.read_json(path)
+        if kept.pop("sha256", None) == _sha256(kept):
+            return kept
     result = _fitted(features.mapped(directory, shape), labels, train, validation)
     with contextlib.suppress(OSError):  # features may lie on a full disk, or where nothing can be written
-        logs.write_json(path, result)
+        logs.write_json(path, {**result, "sha256": _sha256(result)})
     return result
+
+
+def _sha256(value):
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _fitted(values, labels, train, validation):
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
 
-    strength = _best_strength(values, labels, np.random.default_rng(0).permutation(train)[:SAMPLE])
-    fit = LogisticRegression(C=strength, tol=TOLERANCE, max_iter=1000).fit(values[train], labels[train])
-    probabilities = fit.predict_proba(values[validation])
+    # Set now, when every library that has threads is loaded: they would wait for each other while other cores train.
+    with threadpoolctl.threadpool_limits(1):
+        strength = _best_strength(values, labels, np.random.default_rng(0).permutation(train)[:SAMPLE])
+        fit = LogisticRegression(C=strength, tol=TOLERANCE, max_iter=1000).fit(values[train], labels[train])
+        probabilities = fit.predict_proba(values[validation])
     accuracy = np.mean(fit.classes_[probabilities.argmax(1)] == labels[validation])
     loss = log_loss(labels[validation], probabilities, labels=fit.classes_)
     return {"val_categorical_accuracy": float(accuracy), "val_loss": float(loss), "C": float(strength)}

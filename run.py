@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import threadpoolctl
 
 import data
 import features
@@ -160,6 +159,7 @@ def trainable_head(run):
     layers = model.head_layers(run.classes, run.dropout, run.seed)
     head = EpochAtOnce([keras.Input((model.FEATURES,)), *layers])
     head.compile(optimizer=keras.optimizers.Adam(run.rates[0]))
+    head.optimizer.build(head.trainable_variables)  # or the first step would make its variables, and be traced twice
     return head
 
 
@@ -296,7 +296,6 @@ def _start(epochs):
     _epochs = epochs
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a head is too small for a GPU, and each worker would fill one
-    threadpoolctl.threadpool_limits(1)
     # One thread a process: runs are spread over cores as whole, and no sum depends on how it was divided.
     tf = quiet.tensorflow()
     tf.get_logger().setLevel("ERROR")  # it warns of functions traced again and again, as those of every run are

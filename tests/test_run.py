@@ -132,6 +132,14 @@ def test_what_is_dropped_depends_on_seed_and_step():
     np.testing.assert_array_equal(run.dropped_out(values, 0.5, 2, 1), left[2, 1])
 
 
+def test_a_training_step_is_traced_once(a_run, monkeypatch):
+    traced = []
+    real = run.dropped_out
+    monkeypatch.setattr(run, "dropped_out", lambda *arguments: traced.append(arguments) or real(*arguments))
+    run.train(a_run())
+    assert len(traced) == 1
+
+
 def test_what_an_unfinished_run_left_is_gone_after_its_repetition(a_run, tmp_path):
     run.train(a_run("whole"))
     for leftover in ("train/events.out.tfevents.1.other.host", "seed.tmp"):
