@@ -1,4 +1,4 @@
-"""The reference is scikit-learn's solution, found with one thread, and what is kept of it is believed if it is whole."""
+"""The reference is scikit-learn's solution, found with one thread; what is kept of it is believed if it is whole."""
 
 import json
 
