@@ -438,6 +438,7 @@ def rows_of(repeats, images, sizes):
     rows = [
         Row("extraction, files to features on disk", rate, "bare LiteRT pass", bare, "images/s"),
         Row("extraction, files to features on disk", rate, "Keras, backbone in every step", keras, "images/s"),
+        Row("bare LiteRT pass, the limit", bare, "Keras, backbone in every step", keras, "images/s"),
         Row("once: import of TensorFlow", each("extraction", "imports"), the_pass, bare_pass, "s"),
         Row("once: first look at all images", each("extraction", "first_look"), the_pass, bare_pass, "s"),
         Row("once: conversion to LiteRT", each("extraction", "conversion"), the_pass, bare_pass, "s"),

@@ -317,7 +317,7 @@ def _folder(source):
     """The records of `train/CLASS/*` with a validation folder beside it, or of `CLASS/*`; notes; all classes."""
     if not os.path.isdir(source):
         reason = "no folder" if os.path.exists(source) else "no such folder"
-        raise DataError(f"{shown(source)}: {reason}; --data takes digits, tfds:NAME or a folder")
+        raise DataError(f"{shown(source) or 'no name'}: {reason}; --data takes digits, tfds:NAME or a folder")
     problems, classes, files, others, subfolders, strays = [], set(), [], Counter(), 0, 0
     sides, notes = _sides(source, problems)
     for side, validation in sides:

@@ -12,7 +12,6 @@ whole. So extraction can be killed at any moment and goes on where it was, and t
 features at once write the same bytes to the same places.
 """
 
-import argparse
 import collections
 import concurrent.futures
 import contextlib
@@ -23,6 +22,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -101,10 +101,10 @@ def extract(dataset, image_size, preprocessing, weights, cache=CACHE, skip_damag
     missing = np.repeat([shards[start] is None for start in shards], SHARD)[: shape[0]]
     damaged = {row: reason for shard in shards.values() if shard for row, reason in _damaged(shard)}
     if missing.any() and (skip_damaged or not damaged):
+        engines = _engines(wanted["engine"], image_size, preprocessing, weights, graphs)
         with _reporting_full_disk(cache):
             directory.mkdir(parents=True, exist_ok=True)
             logs.write_json(directory / "key.json", {"data": dataset.name, **wanted})
-        engines = _engines(wanted["engine"], image_size, preprocessing, weights, graphs)
         _fill(dataset, missing, engines, directory, shape, shards, damaged, skip_damaged, cache)
     if damaged and not skip_damaged:
         raise data.damaged_images(dataset, damaged)
@@ -341,7 +341,9 @@ def kept(cache):
 
 def main(arguments=None):
     """List or remove what is kept."""
-    parser = argparse.ArgumentParser(description="Show or remove kept features.")
+    from train import Parser  # mistakes in one line
+
+    parser = Parser(description="Show or remove kept features.")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--list", action="store_true", help="show every kept set of features")
     action.add_argument("--prune", action="store_true", help="remove every kept set of features")
@@ -358,4 +360,6 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    for caught in (signal.SIGINT, signal.SIGPIPE):  # Ctrl-C, `| head`: the end, and not worth a traceback
+        signal.signal(caught, signal.SIG_DFL)
     main()

@@ -9,11 +9,11 @@ found to agree with config.json and with the results.
                  -> comparison_plot, schedule_plot
 """
 
-import argparse
 import io
 import itertools
 import math
 import re
+import signal
 import statistics
 import sys
 import textwrap
@@ -698,7 +698,9 @@ def write(directory):
 
 def main(arguments=None):
     """Report on the experiment named on the command line and return the exit status: 0, or 2 after an error."""
-    parser = argparse.ArgumentParser(prog="report.py", description=__doc__.partition("\n")[0])
+    from train import Parser  # mistakes in one line
+
+    parser = Parser(prog="report.py", description=__doc__.partition("\n")[0])
     parser.add_argument("experiment", type=Path, help="directory train.py made, such as tensorboard/intel")
     directory = parser.parse_args(arguments).experiment
     try:
@@ -710,6 +712,8 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    for caught in (signal.SIGINT, signal.SIGPIPE):  # Ctrl-C, `| head`: the end, and not worth a traceback
+        signal.signal(caught, signal.SIG_DFL)
     if sys.stdout:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know no ±
     sys.exit(main())

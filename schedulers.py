@@ -1,6 +1,7 @@
 """The four learning-rate schedules of the report, as pure functions `(epoch, lr) -> lr`.
 
-    python schedulers.py            # the four tables side by side, without training
+    python schedulers.py                          # the four tables side by side, without training
+    python schedulers.py exp_warmup mine.py:own   # these
 
 `epoch` counts from 0; `lr` is the rate of the previous epoch, and the initial rate before the first. Nothing but the
 standard library is imported, so a typo in a name is found, and a test is run, before TensorFlow is even loaded.
@@ -22,6 +23,7 @@ PEAK_LR = 4e-4  # where the warm-up ends
 DROP_FACTOR = 0.1  # what `linear` and `linear_warmup` multiply by
 WARMUP_EPOCHS = 10  # the peak is reached in epoch 10, the eleventh
 OWN_EPOCHS = 50  # length of a run with a schedule of one's own, as the report's runs 2 and 3
+LARGEST = 2.0**128 * (1 - 2.0**-24)  # finite number of float32, in which Keras' optimizers hold the rate
 JUMP = 2  # the preview points out a rate that changes by more than this factor
 
 
@@ -121,15 +123,15 @@ def _function_in(path, function):
 def unroll(schedule, epochs, lr, name=None):
     """List the rates of `epochs` epochs, float64, each computed from the one before, the first from `lr`.
 
-    Raises ScheduleError for a schedule that is not a function of two arguments, that returns anything but a finite
-    number >= 0, or that raises; the message names the schedule, the epoch, and the value or the exception.
+    Raises ScheduleError for a schedule that is not a function of two arguments, that returns anything but a number from
+    0 to LARGEST, or that raises; the message names the schedule, the epoch, and the value or the exception.
     """
     bare = getattr(schedule, "func", schedule)  # what a functools.partial wraps
     name = name or getattr(bare, "__name__", type(bare).__name__)
     if epochs < 1:
         raise ScheduleError(f"{name}: epochs must be >= 1, got {epochs}")
-    if not (math.isfinite(lr) and lr >= 0):
-        raise ScheduleError(f"{name}: the initial lr must be a finite number >= 0, got {lr}")
+    if not 0 <= lr <= LARGEST:
+        raise ScheduleError(f"{name}: the initial lr must be a finite number >= 0 that float32 holds, got {lr}")
     try:
         inspect.signature(schedule).bind(0, lr)
     except (TypeError, ValueError) as error:
@@ -141,8 +143,9 @@ def unroll(schedule, epochs, lr, name=None):
             lr = float(rate) if isinstance(rate, numbers.Real) and not isinstance(rate, bool) else math.nan
         except (Exception, SystemExit) as error:
             raise ScheduleError(f"{name} failed in epoch {epoch}: {_described(error)}") from error
-        if not 0 <= lr < math.inf:
-            raise ScheduleError(f"{name} must return a finite number >= 0; in epoch {epoch} it returned {rate!r}")
+        if not 0 <= lr <= LARGEST:
+            way_on = f"must return a finite number >= 0 that float32 holds; in epoch {epoch} it returned {rate!r}"
+            raise ScheduleError(f"{name} {way_on}")
         rates.append(lr)
     return rates
 
@@ -179,6 +182,8 @@ def preview(tables):
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv):
+        sys.exit(print(__doc__))
     try:
         names = SCHEDULES if sys.argv[1:] in ([], ["all"]) else sys.argv[1:]
         chosen = [named(name) for name in names]

@@ -121,7 +121,7 @@ def options_from(arguments, source=""):
     add("--export", metavar="FILE.keras", help="write the best run's whole model: uint8 images in, probabilities out")
     add("--resume", metavar="DIR", help="finish the experiment in DIR, with the arguments it was started with")
     options = parser.parse_args(arguments)
-    if options.resume:
+    if options.resume is not None:
         if len(arguments) != (1 if arguments[0].startswith("--resume=") else 2):
             parser.error("--resume DIR takes no other flags: they are in DIR/config.json")
         return options
@@ -131,6 +131,10 @@ def options_from(arguments, source=""):
         parser.error("--data does not go with --train and --test")
     if options.name is not None and not plain(options.name):
         parser.error(f"--name must be a plain folder name, got {options.name!r}")
+    try:
+        options.logdir.encode()
+    except UnicodeEncodeError:
+        parser.error(f"--logdir must be UTF-8, since TensorFlow takes nothing else, got {options.logdir!r}")
     if options.export and Path(options.export).suffix != ".keras":
         parser.error(f"--export must end in .keras, got {options.export}")
     if options.image_size and options.image_size < 32:
@@ -473,10 +477,11 @@ def main(arguments=None):
     """Run the command line; returns the exit status."""
     open_closed_streams()
     options = options_from(sys.argv[1:] if arguments is None else arguments)
-    directory = Path(options.resume) if options.resume else Path(options.logdir) / options.name
+    resume = options.resume is not None
+    directory = Path(options.resume) if resume else Path(options.logdir) / options.name
     with ended_by_signals(directory):
         try:
-            rates = None if options.resume else rates_of(options)
+            rates = None if resume else rates_of(options)
         except schedulers.ScheduleError as error:
             return refusal(error)
 
@@ -488,7 +493,7 @@ def main(arguments=None):
 
         refusals = (data.DataError, features.CacheError, logs.ExperimentError, model.WeightsError)
         try:
-            if options.resume:
+            if resume:
                 options, rates, before = resumed(directory)
                 experiment(options, rates, directory, before)
             else:

@@ -134,12 +134,20 @@ COMMAND_LINES = {
     "a folder of the user's to resume": (pets(), ["--resume", "pets"], "pets/config.json"),
     "nonsense to resume": ({"x/config.json": b"{"}, ["--resume", "x"], "x/config.json"),
     "nothing in it to resume": ({"x/config.json": b"{}"}, ["--resume", "x"], "x/config.json"),
+    "no name to resume": ({}, ["--resume", ""], "config.json cannot be read"),
+    "logs no UTF-8": ({}, [*SCHEDULE, "--logdir", "a\udcff"], "--logdir must be UTF-8"),
+    "rate beyond float32": ({}, [*SCHEDULE, "--lr", "1e39"], "the initial lr must be a finite number"),
+    "no weights in a file": (
+        {**pets(), "w.weights.h5": b"x", "tensorboard": None},  # an empty log directory may stay
+        [*PETS, "--weights", "w.weights.h5", "--cache-dir", "cache"],
+        "w.weights.h5 does not fit MobileNetV2",
+    ),
     "no such weights": (pets(), [*PETS, "--weights", "gone.h5"], "gone.h5"),
     "two sources": ({}, [*PETS, "--train", "train"], "--data does not go with --train"),
 }
 FOLDERS = {
     "no such folder": ({}, PETS, "pets: no such folder"),
-    "no name at all": ({}, [*SCHEDULE, "--data", ""], ": no such folder"),
+    "no name at all": ({}, [*SCHEDULE, "--data", ""], "no name: no such folder"),
     "a file": ({"pets": b""}, PETS, "pets: no folder"),
     "an empty folder": ({"pets": None}, PETS, "pets holds no images"),
     "images outside classes": ({"pets/0.png": picture(0)}, PETS, "pets holds no images; CLASS/*"),

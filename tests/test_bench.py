@@ -14,6 +14,7 @@ TINY = bench.Sizes(images=48, keras=24, rows=300, rounds=3, epochs=2, image_size
 ROWS = {  # what, and what it is compared with
     ("extraction, files to features on disk", "bare LiteRT pass"),
     ("extraction, files to features on disk", "Keras, backbone in every step"),
+    ("bare LiteRT pass, the limit", "Keras, backbone in every step"),
     ("once: import of TensorFlow", "bare LiteRT pass of 48 images"),
     ("once: first look at all images", "bare LiteRT pass of 48 images"),
     ("once: conversion to LiteRT", "bare LiteRT pass of 48 images"),

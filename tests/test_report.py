@@ -6,6 +6,7 @@ TensorFlow is never imported: event files are written with TensorBoard's own rec
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -527,6 +528,22 @@ def test_it_needs_no_standard_output(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert (experiment / "summary.md").exists()
+
+
+def test_a_pipe_that_nobody_reads_any_more_ends_it_without_a_word(tmp_path):
+    experiment = write_experiment(tmp_path / "experiment")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, ROOT / "report.py", experiment], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+    assert (experiment / "summary.md").exists()
+
+
+def test_no_argument_costs_one_line_too():
+    done = command()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "report.py: error: the following arguments are required: experiment\n"
 
 
 def test_a_mistake_costs_one_line(tmp_path):

@@ -228,6 +228,7 @@ class TwoLines:
         (math.inf, "inf"),
         (-math.inf, "-inf"),
         (-1e-9, "-1e-09"),
+        (3.5e38, "3.5e+38"),
         (None, "None"),
         ("4e-5", "'4e-5'"),
         (True, "True"),
@@ -241,7 +242,7 @@ def test_a_value_that_is_no_rate_is_refused_with_name_epoch_and_value(value, sho
         return lr if epoch < 3 else value
 
     message = refusal(unroll, mine, 5, 4e-5)
-    assert message == f"mine must return a finite number >= 0; in epoch 3 it returned {shown}"
+    assert message == f"mine must return a finite number >= 0 that float32 holds; in epoch 3 it returned {shown}"
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf"])
@@ -298,9 +299,18 @@ def test_unroll_refuses_less_than_one_epoch(epochs):
     assert refusal(unroll, half, epochs, 4e-5) == f"half: epochs must be >= 1, got {epochs}"
 
 
-@pytest.mark.parametrize("lr", [-1.0, math.nan, math.inf])
+def test_the_largest_rate_is_the_largest_number_of_float32():
+    numpy = pytest.importorskip("numpy")
+    assert numpy.finfo(numpy.float32).max == schedulers.LARGEST
+    assert unroll(lambda epoch, lr: lr, 2, schedulers.LARGEST) == [schedulers.LARGEST] * 2
+
+
+@pytest.mark.parametrize("lr", [-1.0, math.nan, math.inf, 3.5e38])
 def test_unroll_refuses_an_initial_rate_that_is_no_rate(lr):
-    assert refusal(unroll, half, 1, lr) == f"half: the initial lr must be a finite number >= 0, got {lr}"
+    assert (
+        refusal(unroll, half, 1, lr)
+        == f"half: the initial lr must be a finite number >= 0 that float32 holds, got {lr}"
+    )
 
 
 # ---- named: registered names and FILE.py:FUNCTION ----
@@ -459,6 +469,12 @@ def test_the_command_previews_the_chosen_schedules_and_a_function_that_prints(ow
     done = run_python("schedulers.py", "linear", own("def f(epoch, lr):\n    print('hello')\n    return lr\n"))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[:51] == ["hello"] * 50 + ["epoch         linear         mine.f"]
+
+
+def test_the_command_tells_how_it_is_used():
+    done = run_python("schedulers.py", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "python schedulers.py exp_warmup mine.py:own" in done.stdout
 
 
 @pytest.mark.parametrize(
