@@ -23,7 +23,7 @@ PEAK_LR = 4e-4  # where the warm-up ends
 DROP_FACTOR = 0.1  # what `linear` and `linear_warmup` multiply by
 WARMUP_EPOCHS = 10  # the peak is reached in epoch 10, the eleventh
 OWN_EPOCHS = 50  # length of a run with a schedule of one's own, as the report's runs 2 and 3
-LARGEST = 2.0**128 * (1 - 2.0**-24)  # finite number of float32, in which Keras' optimizers hold the rate
+LARGEST = 2.0**128 * (1 - 2.0**-24)  # number of float32, in which Keras' optimizers hold the rate
 JUMP = 2  # the preview points out a rate that changes by more than this factor
 
 
