@@ -471,7 +471,7 @@ def test_what_is_no_folder_of_images_is_refused(tmp_path):
     write(tmp_path / "loose", {f"{i}.png": picture(i) for i in range(3)})
     takes = "; --data takes digits, tfds:NAME or a folder"
     assert refusal(tmp_path / "none") == f"{tmp_path}/none: no such folder{takes}"
-    assert refusal("") == f": no such folder{takes}"
+    assert refusal("") == f"no name: no such folder{takes}"
     assert refusal("nul\0") == f"nul\\x00: no such folder{takes}"
     assert refusal(tmp_path / "file") == f"{tmp_path}/file: no folder{takes}"
     for name in ("empty", "loose"):
