@@ -33,6 +33,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+import commands
 import data
 import features
 import logs
@@ -548,7 +549,7 @@ def put(text, path):
 def main(arguments=None):
     """Run the command line."""
     about, _, examples = __doc__.partition("\n\n")
-    parser = train.Parser("bench.py", description=about, epilog=examples)
+    parser = commands.Parser("bench.py", description=about, epilog=examples)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data", help="a folder of images, digits or tfds:NAME, as for train.py (default: generated)")
     parser.add_argument("--train", metavar="GLOB", help="TFRecords to train on, instead of --data")

@@ -18,17 +18,16 @@ import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import queue
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+import commands
 import data
 import logs
 import model
@@ -101,6 +100,7 @@ def extract(dataset, image_size, preprocessing, weights, cache=CACHE, skip_damag
     missing = np.repeat([shards[start] is None for start in shards], SHARD)[: shape[0]]
     damaged = {row: reason for shard in shards.values() if shard for row, reason in _damaged(shard)}
     if missing.any() and (skip_damaged or not damaged):
+        # First: then wrong weights leave nothing behind.
         engines = _engines(wanted["engine"], image_size, preprocessing, weights, graphs)
         with _reporting_full_disk(cache):
             directory.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ def _in_order(threads, function, items, ahead):
 
 def _name(wanted):
     """What the directory is called of the features that `key` returned this for."""
-    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+    return logs.json_sha256(wanted)[:16]
 
 
 def _shard_name(start):
@@ -341,9 +341,7 @@ def kept(cache):
 
 def main(arguments=None):
     """List or remove what is kept."""
-    from train import Parser  # mistakes in one line
-
-    parser = Parser(description="Show or remove kept features.")
+    parser = commands.Parser(description="Show or remove kept features.")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--list", action="store_true", help="show every kept set of features")
     action.add_argument("--prune", action="store_true", help="remove every kept set of features")
@@ -360,6 +358,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    for caught in (signal.SIGINT, signal.SIGPIPE):  # Ctrl-C, `| head`: the end, and not worth a traceback
-        signal.signal(caught, signal.SIG_DFL)
+    commands.end_quietly()
     main()

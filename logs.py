@@ -11,6 +11,7 @@ Nothing here imports TensorFlow: event files are read by TensorBoard's own reade
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -102,6 +103,11 @@ def write_json(path, value):
     """Write `value` as indented JSON, whole or not at all."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     write_whole(path, text.encode(errors="backslashreplace"))  # for paths that are no UTF-8: an escape of JSON too
+
+
+def json_sha256(value):
+    """Return the sha256 of a value as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path):

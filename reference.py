@@ -5,9 +5,7 @@ its validation accuracy and loss tell how much is left to gain by a better sched
 """
 
 import contextlib
-import hashlib
 import importlib.metadata
-import json
 from pathlib import Path
 
 import numpy as np
@@ -30,19 +28,15 @@ def reference(directory, shape, labels, train, validation, fingerprint):
     """
     version = importlib.metadata.version("scikit-learn")
     wanted = [fingerprint, STRENGTHS, FOLDS, SAMPLE, TOLERANCE, version]
-    path = Path(directory) / f"reference-{_sha256(wanted)[:16]}.json"
+    path = Path(directory) / f"reference-{logs.json_sha256(wanted)[:16]}.json"
     with contextlib.suppress(logs.ExperimentError):  # made again, and written over
         kept = logs.read_json(path)
-        if kept.pop("sha256", None) == _sha256(kept):
+        if kept.pop("sha256", None) == logs.json_sha256(kept):
             return kept
     result = _fitted(features.mapped(directory, shape), labels, train, validation)
     with contextlib.suppress(OSError):  # features may lie on a full disk, or where nothing can be written
-        logs.write_json(path, {**result, "sha256": _sha256(result)})
+        logs.write_json(path, {**result, "sha256": logs.json_sha256(result)})
     return result
-
-
-def _sha256(value):
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _fitted(values, labels, train, validation):

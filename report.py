@@ -13,7 +13,6 @@ import io
 import itertools
 import math
 import re
-import signal
 import statistics
 import sys
 import textwrap
@@ -24,6 +23,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+import commands
 from logs import ACCURACY, LOSS, ExperimentError, check_rates, read_json, run_directories, scalars, write_whole
 
 CONFIDENCE = 0.95  # of every interval
@@ -698,9 +698,7 @@ def write(directory):
 
 def main(arguments=None):
     """Report on the experiment named on the command line and return the exit status: 0, or 2 after an error."""
-    from train import Parser  # mistakes in one line
-
-    parser = Parser(prog="report.py", description=__doc__.partition("\n")[0])
+    parser = commands.Parser(prog="report.py", description=__doc__.partition("\n")[0])
     parser.add_argument("experiment", type=Path, help="directory train.py made, such as tensorboard/intel")
     directory = parser.parse_args(arguments).experiment
     try:
@@ -712,8 +710,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    for caught in (signal.SIGINT, signal.SIGPIPE):  # Ctrl-C, `| head`: the end, and not worth a traceback
-        signal.signal(caught, signal.SIG_DFL)
+    commands.end_quietly()
     if sys.stdout:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know no ±
     sys.exit(main())

@@ -144,8 +144,8 @@ def unroll(schedule, epochs, lr, name=None):
         except (Exception, SystemExit) as error:
             raise ScheduleError(f"{name} failed in epoch {epoch}: {_described(error)}") from error
         if not 0 <= lr <= LARGEST:
-            way_on = f"must return a finite number >= 0 that float32 holds; in epoch {epoch} it returned {rate!r}"
-            raise ScheduleError(f"{name} {way_on}")
+            wanted = "a finite number >= 0 that float32 holds"
+            raise ScheduleError(f"{name} must return {wanted}; in epoch {epoch} it returned {rate!r}")
         rates.append(lr)
     return rates
 

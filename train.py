@@ -26,18 +26,10 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import commands
 import schedulers
 
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "pillow", "scikit-learn")
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with mistakes told in one line."""
-
-    source = ""  # of the arguments, where it is not the command line
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {self.source}{message}\n")
 
 
 def whole(text):
@@ -79,7 +71,7 @@ def plain(name):
 def options_from(arguments, source=""):
     """Parse the command line; every mistake in it that can be seen without data ends here, with exit status 2."""
     examples = __doc__.partition("\n\n")
-    parser = Parser(
+    parser = commands.Parser(
         prog="train.py", description=examples[0], epilog=examples[2], formatter_class=argparse.RawTextHelpFormatter
     )
     parser.source = source
