@@ -263,7 +263,8 @@ def workers(count):
         # Killed first: once one of them is, Python 3.13 waits for the others to end by SIGTERM, which they leave alone.
         for process in multiprocessing.active_children():
             process.kill()
-        executor.shutdown(wait=False, cancel_futures=True)
+        executor._call_queue.cancel_join_thread()  # or Python 3.10 waits for them to take what was left to do
+        executor.shutdown(cancel_futures=True)  # and waits, or Python's end could write to a pipe that this closes
 
 
 @contextlib.contextmanager

@@ -190,3 +190,36 @@ for each in (a_run._replace(train=every[:64], validation=every[:64]), a_run):
     run.trainable_head(each).fit(run._orders(each), steps_per_epoch=1, verbose=0, validation_data=held_out)
 print(anonymous() - before)
 """
+
+
+def test_workers_end_with_their_block_whatever_is_left_to_do(tmp_path):
+    # As a file, since worker processes import it.
+    script = tmp_path / "script.py"
+    script.write_text(WORKERS)
+    line = [sys.executable, script, Path(run.__file__).parent]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("['MainThread'] []\n", "")
+
+
+WORKERS = """
+import multiprocessing.queues, sys, threading, time
+sys.path.insert(0, sys.argv[1])
+import run
+
+join_thread = multiprocessing.queues.Queue.join_thread
+
+def slowly(queue):  # as on a busy machine
+    time.sleep(0.5)
+    join_thread(queue)
+
+if __name__ == "__main__":
+    with run.workers(1) as (executor, _):
+        executor.submit(int).result()
+        executor.submit(time.sleep, 60)
+        for _ in range(3):  # larger than a pipe, where they wait to be taken
+            executor.submit(len, bytes(1_000_000))
+        time.sleep(0.5)
+        multiprocessing.queues.Queue.join_thread = slowly
+    # Python waits for threads that are no daemons when it ends, and talks to this one meanwhile.
+    print([each.name for each in threading.enumerate() if not each.daemon], multiprocessing.active_children())
+"""
