@@ -128,10 +128,11 @@ def unroll(schedule, epochs, lr, name=None):
     """
     bare = getattr(schedule, "func", schedule)  # what a functools.partial wraps
     name = name or getattr(bare, "__name__", type(bare).__name__)
+    a_rate = "a finite number >= 0 that float32 holds"
     if epochs < 1:
         raise ScheduleError(f"{name}: epochs must be >= 1, got {epochs}")
     if not 0 <= lr <= LARGEST:
-        raise ScheduleError(f"{name}: the initial lr must be a finite number >= 0 that float32 holds, got {lr}")
+        raise ScheduleError(f"{name}: the initial lr must be {a_rate}, got {lr}")
     try:
         inspect.signature(schedule).bind(0, lr)
     except (TypeError, ValueError) as error:
@@ -144,8 +145,7 @@ def unroll(schedule, epochs, lr, name=None):
         except (Exception, SystemExit) as error:
             raise ScheduleError(f"{name} failed in epoch {epoch}: {_described(error)}") from error
         if not 0 <= lr <= LARGEST:
-            wanted = "a finite number >= 0 that float32 holds"
-            raise ScheduleError(f"{name} must return {wanted}; in epoch {epoch} it returned {rate!r}")
+            raise ScheduleError(f"{name} must return {a_rate}; in epoch {epoch} it returned {rate!r}")
         rates.append(lr)
     return rates
 
@@ -182,11 +182,17 @@ def preview(tables):
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv):
-        sys.exit(print(__doc__))
+    import argparse  # only now: whoever imports this file has no command line
+
+    import commands
+
+    commands.end_quietly()
+    parser = commands.Parser("schedulers.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    some = f"one or more of: {' '.join(SCHEDULES)}; or all, the default, or FILE.py:FUNCTION"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=some)
+    names = parser.parse_args().names
     try:
-        names = SCHEDULES if sys.argv[1:] in ([], ["all"]) else sys.argv[1:]
-        chosen = [named(name) for name in names]
+        chosen = [named(name) for name in (SCHEDULES if names in ([], ["all"]) else names)]
         print(preview({label: unroll(schedule, epochs, LR, label) for label, schedule, epochs in chosen}))
     except ScheduleError as error:
         print(f"schedulers.py: error: {error}", file=sys.stderr)

@@ -3,6 +3,8 @@
 import functools
 import itertools
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -475,6 +477,16 @@ def test_the_command_tells_how_it_is_used():
     done = run_python("schedulers.py", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "python schedulers.py exp_warmup mine.py:own" in done.stdout
+    assert run_python("schedulers.py", "--epochs").stderr == "schedulers.py: error: unrecognized arguments: --epochs\n"
+
+
+def test_a_pipe_that_nobody_reads_any_more_ends_the_command_without_a_word():
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, Path(schedulers.__file__)]
+    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, timeout=30)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
 @pytest.mark.parametrize(
