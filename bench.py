@@ -44,7 +44,12 @@ import schedulers
 import train
 
 DEFAULTS = train.options_from(["--schedule", "all"])
-PREPROCESSING, WEIGHTS, BATCH, DROPOUT = DEFAULTS.preprocessing, DEFAULTS.weights, DEFAULTS.batch_size, DEFAULTS.dropout
+PREPROCESSING, WEIGHTS, BATCH, DROPOUT = (
+    DEFAULTS.preprocessing,
+    DEFAULTS.weights,
+    DEFAULTS.batch_size,
+    DEFAULTS.dropout,
+)
 TRAIN = str(Path(train.__file__))  # the command
 MARKERS = "<!-- bench -->", "<!-- /bench -->"  # what is between them in a Markdown file is replaced
 PARTS = 4  # files on each side, so that a quarter, a half and the whole of the images can be used
@@ -57,7 +62,9 @@ class Sizes(NamedTuple):
     """How much is measured in one repeat."""
 
     images: int | None = 1024  # None: all there are
-    keras: int = 256  # training images that pass the backbone in Keras; and a fifth as many for validation
+    keras: int = (
+        256  # training images that pass the backbone in Keras; and a fifth as many for validation
+    )
     rows: int = 17039  # of features in an epoch: as many as the report has images
     rounds: int = 6  # epochs on features
     epochs: int | None = None  # of the four runs; None: the report's
@@ -111,7 +118,9 @@ def jpeg(random, label):
     """Return a JPEG of the size of the report's images, in pixels and in bytes (13 KB): noise on every scale."""
     pixels = np.full((SIDE, SIDE, 3), 100.0 + 10 * label)
     for size in (2, 4, 8, 16, 32, 64, SIDE):
-        noise = Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)).resize((SIDE, SIDE))
+        noise = Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)).resize(
+            (SIDE, SIDE)
+        )
         pixels += (np.asarray(noise, np.float32) - 128) * (0.08 if size == SIDE else size**-0.5)
     file = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=95)
@@ -144,7 +153,9 @@ def taken(source, count):
         wanted[:] = False
         wanted[spread(dataset, count)] = True
     pairs = dataset.encoded(wanted)
-    return ((encoded, int(dataset.labels[row]), bool(dataset.validation[row])) for row, encoded in pairs)
+    return (
+        (encoded, int(dataset.labels[row]), bool(dataset.validation[row])) for row, encoded in pairs
+    )
 
 
 def written_records(images, folder):
@@ -188,7 +199,9 @@ def prepared(source, folder, sizes):
 
 def fresh(function, *arguments):
     """Return what a function returns in a new process."""
-    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+    with concurrent.futures.ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn")
+    ) as executor:
         return executor.submit(function, *arguments).result()
 
 
@@ -197,9 +210,14 @@ def keras_rate(images, limit):
     tf = quiet.tensorflow()
     import keras
 
-    warnings.simplefilter("ignore")  # Keras' about the end of a data set whose length it does not know
+    warnings.simplefilter(
+        "ignore"
+    )  # Keras' about the end of a data set whose length it does not know
     size = images.image_size
-    keys = {data.IMAGE_KEY: tf.io.FixedLenFeature([], tf.string), data.LABEL_KEY: tf.io.FixedLenFeature([], tf.int64)}
+    keys = {
+        data.IMAGE_KEY: tf.io.FixedLenFeature([], tf.string),
+        data.LABEL_KEY: tf.io.FixedLenFeature([], tf.int64),
+    }
 
     def example(record):
         parsed = tf.io.parse_single_example(record, keys)
@@ -207,16 +225,22 @@ def keras_rate(images, limit):
         return tf.image.resize(image, (size, size)) / 127.5 - 1, parsed[data.LABEL_KEY]
 
     # Autotuning could make it wait for minutes in the end, which has nothing to do with what is compared.
-    records = [data.untuned(tf.data.TFRecordDataset(tf.io.gfile.glob(pattern))) for pattern in images.globs()]
+    records = [
+        data.untuned(tf.data.TFRecordDataset(tf.io.gfile.glob(pattern)))
+        for pattern in images.globs()
+    ]
     records = records[0].take(limit), records[1].take(limit // 5)
     count = sum(1 for side in records for _ in side)
     training, validation = (
-        side.shuffle(1000).map(example, tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE) for side in records
+        side.shuffle(1000).map(example, tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE)
+        for side in records
     )
     base = model.backbone(size, WEIGHTS)
     classifier = keras.Sequential([base, *model.head_layers(images.classes, DROPOUT, seed=0)])
     classifier.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    classifier.fit(training.take(1), validation_data=validation.take(1), verbose=0)  # traces both steps
+    classifier.fit(
+        training.take(1), validation_data=validation.take(1), verbose=0
+    )  # traces both steps
     begun = time.perf_counter()
     classifier.fit(training, validation_data=validation, verbose=0)
     return count / (time.perf_counter() - begun)
@@ -235,7 +259,10 @@ def bare_rate(images):
     passes = itertools.count()  # shared: its `next` is atomic
 
     def work(interpreter):
-        into, out = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+        into, out = (
+            interpreter.get_input_details()[0]["index"],
+            interpreter.get_output_details()[0]["index"],
+        )
         while (number := next(passes)) < images.count:
             interpreter.set_tensor(into, pixels[number % len(pixels)])
             interpreter.invoke()
@@ -276,10 +303,14 @@ def extraction(images):
         return converted
 
     with tempfile.TemporaryDirectory(dir=images.folder) as cache:
-        computed = features.extract(dataset, images.image_size, PREPROCESSING, WEIGHTS, cache, graphs=graphs)
+        computed = features.extract(
+            dataset, images.image_size, PREPROCESSING, WEIGHTS, cache, graphs=graphs
+        )
     seconds = time.perf_counter() - looked
     assert computed.computed == images.count
-    return Extraction(imported - begun, looked - imported, conversion, images.count / (seconds - conversion))
+    return Extraction(
+        imported - begun, looked - imported, conversion, images.count / (seconds - conversion)
+    )
 
 
 def random_features(rows):
@@ -287,7 +318,12 @@ def random_features(rows):
     random = np.random.default_rng(0)
     values = np.maximum(random.standard_normal((rows, model.FEATURES), np.float32), 0)
     held_out = round(rows * HELD_OUT)
-    return values, random.integers(0, CLASSES, rows, np.int32), np.arange(held_out, rows), np.arange(held_out)
+    return (
+        values,
+        random.integers(0, CLASSES, rows, np.int32),
+        np.arange(held_out, rows),
+        np.arange(held_out),
+    )
 
 
 def plain_epoch(sizes):
@@ -296,7 +332,9 @@ def plain_epoch(sizes):
     import keras
 
     values, labels, training, held_out = random_features(sizes.rows)
-    head = keras.Sequential([keras.Input((model.FEATURES,)), *model.head_layers(CLASSES, DROPOUT, seed=0)])
+    head = keras.Sequential(
+        [keras.Input((model.FEATURES,)), *model.head_layers(CLASSES, DROPOUT, seed=0)]
+    )
     head.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     ends = []
     head.fit(
@@ -306,7 +344,9 @@ def plain_epoch(sizes):
         epochs=sizes.rounds,
         validation_data=(values[held_out], labels[held_out]),
         verbose=0,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))],
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
+        ],
     )
     return statistics.median(np.diff(ends))
 
@@ -339,11 +379,16 @@ def memory():
     found = {}
     for path in Path("/proc").glob("[0-9]*/status"):
         try:
-            lines = dict(re.findall(r"^(PPid|VmHWM|RssAnon):\s*(\d+)", path.read_text(), re.MULTILINE))
+            lines = dict(
+                re.findall(r"^(PPid|VmHWM|RssAnon):\s*(\d+)", path.read_text(), re.MULTILINE)
+            )
         except OSError:
             continue
         if len(lines) == 3:
-            found[int(path.parent.name)] = int(lines["PPid"]), *(int(lines[key]) / 1024 for key in ("VmHWM", "RssAnon"))
+            found[int(path.parent.name)] = (
+                int(lines["PPid"]),
+                *(int(lines[key]) / 1024 for key in ("VmHWM", "RssAnon")),
+            )
     return found
 
 
@@ -359,7 +404,9 @@ def used(command):
     peak = anonymous = 0
     with tempfile.TemporaryFile() as errors:
         begun = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=errors)
+        process = subprocess.Popen(
+            [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=errors
+        )
         while True:
             try:
                 process.wait(POLL)
@@ -383,8 +430,25 @@ def four_runs(images, parts, sizes, cold=True):
     if cold:
         shutil.rmtree(cache, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=images.folder) as logdir:
-        command = [TRAIN, "--schedule", "all", "--train", training, "--test", test, "--cache-dir", str(cache)]
-        command += ["--logdir", logdir, "--image-size", str(images.image_size), "--preprocessing", PREPROCESSING]
+        command = [
+            TRAIN,
+            "--schedule",
+            "all",
+            "--train",
+            training,
+            "--test",
+            test,
+            "--cache-dir",
+            str(cache),
+        ]
+        command += [
+            "--logdir",
+            logdir,
+            "--image-size",
+            str(images.image_size),
+            "--preprocessing",
+            PREPROCESSING,
+        ]
         return used(command + (["--epochs", str(sizes.epochs)] if sizes.epochs else []))
 
 
@@ -438,12 +502,34 @@ def rows_of(repeats, images, sizes):
     extrapolated = f"Keras, extrapolated to {total_epochs(sizes)} epochs of {images.count:,} images"
     rows = [
         Row("extraction, files to features on disk", rate, "bare LiteRT pass", bare, "images/s"),
-        Row("extraction, files to features on disk", rate, "Keras, backbone in every step", keras, "images/s"),
-        Row("bare LiteRT pass, the limit", bare, "Keras, backbone in every step", keras, "images/s"),
+        Row(
+            "extraction, files to features on disk",
+            rate,
+            "Keras, backbone in every step",
+            keras,
+            "images/s",
+        ),
+        Row(
+            "bare LiteRT pass, the limit", bare, "Keras, backbone in every step", keras, "images/s"
+        ),
         Row("once: import of TensorFlow", each("extraction", "imports"), the_pass, bare_pass, "s"),
-        Row("once: first look at all images", each("extraction", "first_look"), the_pass, bare_pass, "s"),
-        Row("once: conversion to LiteRT", each("extraction", "conversion"), the_pass, bare_pass, "s"),
-        Row(f"epoch on {sizes.rows:,} features", each("our epoch"), "Keras `fit` on arrays", each("plain epoch"), "s"),
+        Row(
+            "once: first look at all images",
+            each("extraction", "first_look"),
+            the_pass,
+            bare_pass,
+            "s",
+        ),
+        Row(
+            "once: conversion to LiteRT", each("extraction", "conversion"), the_pass, bare_pass, "s"
+        ),
+        Row(
+            f"epoch on {sizes.rows:,} features",
+            each("our epoch"),
+            "Keras `fit` on arrays",
+            each("plain epoch"),
+            "s",
+        ),
         Row("four runs, cold cache", cold, the_pass, bare_pass, "s"),
         Row("four runs, cold cache", cold, extrapolated, original, "s"),
         Row("four runs, warm cache", each("warm", "seconds"), "four runs, cold cache", cold, "s"),
@@ -485,9 +571,15 @@ def table_line(row):
 def machine():
     """Return processor, cores and versions in one line."""
     info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
+    names = (
+        re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        if info.exists()
+        else []
+    )
     packages = {"TensorFlow": "tensorflow", "Keras": "keras", "LiteRT": "ai-edge-litert"}
-    versions = ", ".join(f"{name} {importlib.metadata.version(package)}" for name, package in packages.items())
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(package)}" for name, package in packages.items()
+    )
     return f"{names[0] if names else 'unknown processor'}, {features.cores()} cores; {versions}."
 
 
@@ -551,15 +643,28 @@ def main(arguments=None):
     about, _, examples = __doc__.partition("\n\n")
     parser = commands.Parser("bench.py", description=about, epilog=examples)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--data", help="a folder of images, digits or tfds:NAME, as for train.py (default: generated)")
+    parser.add_argument(
+        "--data",
+        help="a folder of images, digits or tfds:NAME, as for train.py (default: generated)",
+    )
     parser.add_argument("--train", metavar="GLOB", help="TFRecords to train on, instead of --data")
     parser.add_argument("--test", metavar="GLOB", help="TFRecords to validate on, with --train")
     parser.add_argument("--full", action="store_true",
         help=f"all images, or as many as the report's, {FULL.rows:,}; not just {Sizes().images:,}")  # fmt: skip
-    parser.add_argument("--repeats", type=train.whole, default=3, metavar="N", help="of everything (default: 3)")
-    parser.add_argument("--output", metavar="FILE.md", help="write there too; what is between its markers is replaced")
+    parser.add_argument(
+        "--repeats", type=train.whole, default=3, metavar="N", help="of everything (default: 3)"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE.md",
+        help="write there too; what is between its markers is replaced",
+    )
     options = parser.parse_args(arguments)
-    source = (options.data, options.train, options.test) if options.data or options.train or options.test else None
+    source = (
+        (options.data, options.train, options.test)
+        if options.data or options.train or options.test
+        else None
+    )
     try:
         if options.output:
             around(options.output)  # before the measurements, not after them

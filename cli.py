@@ -17,16 +17,17 @@ class Parser(argparse.ArgumentParser):
 
 
 def end_quietly() -> None:
-    """Let Ctrl-C, and a pipe closed by its reader (as `| head` does), end this process without a traceback."""
+    """Let Ctrl-C, and a pipe that its reader closed (as `| head`), end without a traceback."""
     for name in ("SIGINT", "SIGPIPE"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def silence_native_stderr() -> None:
-    """Send what C++ code writes to standard error to /dev/null for the rest of the process; sys.stderr still works.
+    """Send what C++ code writes to standard error to /dev/null; sys.stderr still works.
 
-    TensorFlow and LiteRT print messages that no setting switches off. Tracebacks of crashes are still shown.
+    For the rest of the process, because TensorFlow and LiteRT print messages that no setting
+    switches off. Tracebacks of crashes are still shown.
     """
     sys.stderr.flush()
     sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115

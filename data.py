@@ -27,11 +27,30 @@ from PIL import Image
 
 import quiet
 
-FORMATS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "GIF": (".gif",), "WEBP": (".webp",)}
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+}
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
-NO_IMAGES = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".db", ".ini", ".log")  # beside images and never noted
+NO_IMAGES = (
+    ".txt",
+    ".md",
+    ".csv",
+    ".json",
+    ".xml",
+    ".html",
+    ".db",
+    ".ini",
+    ".log",
+)  # beside images and never noted
 VALIDATION_NAMES = ("validation", "val", "test")
-IMAGE_KEY, LABEL_KEY = "image/encoded", "image/class/label"  # of a record, as TensorFlow's image data sets name them
+IMAGE_KEY, LABEL_KEY = (
+    "image/encoded",
+    "image/class/label",
+)  # of a record, as TensorFlow's image data sets name them
 GZIP = b"\x1f\x8b\x08"  # how such a file begins; a plain one could only if its first record had one of few lengths
 AROUND_RECORD = 16  # bytes: its length and two checksums
 READ_AT_ONCE = 32  # records; one by one TensorFlow takes 0.3 ms each, and more would hold many large images in memory
@@ -67,7 +86,9 @@ class Dataset(NamedTuple):
 
     name: str
     class_names: list  # sorted
-    rows: np.ndarray  # (N,) int64, each image's place in its source: 0..N-1 unless some are left out
+    rows: (
+        np.ndarray
+    )  # (N,) int64, each image's place in its source: 0..N-1 unless some are left out
     labels: np.ndarray  # (N,) int32, an index into class_names
     validation: np.ndarray  # (N,) bool
     names: list  # (N,) str
@@ -85,13 +106,26 @@ class Dataset(NamedTuple):
     @property
     def fingerprint(self):
         """sha256 of images, labels, class names and split: what a run's numbers depend on."""
-        parts = [self.images_fingerprint, repr(self.class_names), self.labels.tobytes(), self.validation.tobytes()]
-        return hashlib.sha256(b"\0".join(p if isinstance(p, bytes) else p.encode() for p in parts)).hexdigest()
+        parts = [
+            self.images_fingerprint,
+            repr(self.class_names),
+            self.labels.tobytes(),
+            self.validation.tobytes(),
+        ]
+        return hashlib.sha256(
+            b"\0".join(p if isinstance(p, bytes) else p.encode() for p in parts)
+        ).hexdigest()
 
     def counts(self):
         """`{class name: (training images, validation images)}`."""
-        sides = [np.bincount(self.labels[self.validation == side], minlength=len(self.class_names)) for side in (0, 1)]
-        return {name: (int(train), int(held_out)) for name, train, held_out in zip(self.class_names, *sides)}
+        sides = [
+            np.bincount(self.labels[self.validation == side], minlength=len(self.class_names))
+            for side in (0, 1)
+        ]
+        return {
+            name: (int(train), int(held_out))
+            for name, train, held_out in zip(self.class_names, *sides)
+        }
 
     def without(self, rows):
         """Return the data set without some rows; raises DataError where a class does not survive it.
@@ -113,16 +147,22 @@ class Dataset(NamedTuple):
         Raises DataError where an image is not what it was when the data set was loaded.
         """
         rows = 0
-        for row, record in enumerate(self.records(np.append(wanted, True))):  # one more, to notice if there is one
+        for row, record in enumerate(
+            self.records(np.append(wanted, True))
+        ):  # one more, to notice if there is one
             rows = row + 1
             if rows > len(wanted):
                 break
             if wanted[row]:
                 if _digest(record) != self.digests[row]:
-                    raise DataError(f"{self.names[row]} changed or vanished while it was being used; start again")
+                    raise DataError(
+                        f"{self.names[row]} changed or vanished while it was being used; start again"
+                    )
                 yield row, record.encoded
         if rows != len(wanted):
-            raise DataError(f"{self.name}: images came or vanished while they were being used; start again")
+            raise DataError(
+                f"{self.name}: images came or vanished while they were being used; start again"
+            )
 
 
 def shown(text):
@@ -149,7 +189,9 @@ def decode(encoded):
     if image.width * image.height > MAX_PIXELS:
         raise DamagedImage(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
     try:
-        if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip instead of scale
+        if image.mode.startswith(
+            "I"
+        ):  # 16 bits of grey, which convert() would clip instead of scale
             grey = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=-1)
         if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
@@ -181,12 +223,18 @@ def load(source="digits", train=None, test=None, validation_fraction=0.2):
             missing = "--train" if train is None else "--test"
             raise DataError(f"{missing} GLOB is missing; TFRecords need --train and --test")
         name = os.path.basename(os.path.dirname(os.path.abspath(train)))
-        return _scanned(shown(name) or "TFRecords", validation_fraction, *_record_files(train, test))
+        return _scanned(
+            shown(name) or "TFRecords", validation_fraction, *_record_files(train, test)
+        )
     if source == "digits":
         return _scanned("digits", validation_fraction, _digits)
     if source.startswith("tfds:"):
         return _scanned(shown(source[5:]), validation_fraction, _tfds(source[5:]))
-    return _scanned(shown(os.path.basename(os.path.abspath(source)) or source), validation_fraction, *_folder(source))
+    return _scanned(
+        shown(os.path.basename(os.path.abspath(source)) or source),
+        validation_fraction,
+        *_folder(source),
+    )
 
 
 def _scanned(name, fraction, records, notes=(), classes=()):
@@ -254,7 +302,9 @@ def checked(dataset):
         elif train + held_out < 2:
             problems.append(f"class {name} has only one image; add some or remove the class")
         elif not train:
-            problems.append(f"class {name} has no training image; add some or remove its validation images")
+            problems.append(
+                f"class {name} has no training image; add some or remove its validation images"
+            )
         elif not held_out:
             problems.append(f"class {name} has no validation image; add some or remove the class")
     if problems:
@@ -284,7 +334,9 @@ def damaged_images(dataset, damaged):
     way_on = "mend or remove them, or leave them out with --skip-damaged"
     if len(problems) == 1:
         return DataError(f"{problems[0]}; {way_on}")
-    return DataError(f"{dataset.name}: {len(problems)} damaged images; {way_on}\n  " + "\n  ".join(problems))
+    return DataError(
+        f"{dataset.name}: {len(problems)} damaged images; {way_on}\n  " + "\n  ".join(problems)
+    )
 
 
 def on_both_sides(dataset, pixels):
@@ -293,10 +345,15 @@ def on_both_sides(dataset, pixels):
     `pixels` are digests of all images as they were loaded, by row; None where damaged.
     """
     named = [
-        (pixels[row], name, held_out) for row, name, held_out in zip(dataset.rows, dataset.names, dataset.validation)
+        (pixels[row], name, held_out)
+        for row, name, held_out in zip(dataset.rows, dataset.names, dataset.validation)
     ]
     in_training = {digest: name for digest, name, held_out in named if digest and not held_out}
-    return [(in_training[digest], name) for digest, name, held_out in named if held_out and digest in in_training]
+    return [
+        (in_training[digest], name)
+        for digest, name, held_out in named
+        if held_out and digest in in_training
+    ]
 
 
 # --- Sources: functions that yield records, in the same order every time; some come with notes and classes -----------
@@ -309,7 +366,9 @@ def _digits(wanted):
     images, labels = load_digits(return_X_y=True)
     for row, (pixels, label) in enumerate(zip(images, labels)):
         file = io.BytesIO()
-        Image.fromarray((pixels.reshape(8, 8) * (255 / 16)).round().astype(np.uint8)).save(file, "BMP")
+        Image.fromarray((pixels.reshape(8, 8) * (255 / 16)).round().astype(np.uint8)).save(
+            file, "BMP"
+        )
         yield Record(f"digit {row}", f"{row}", int(label), None, file.getvalue())
 
 
@@ -317,7 +376,9 @@ def _folder(source):
     """The records of `train/CLASS/*` with a validation folder beside it, or of `CLASS/*`; notes; all classes."""
     if not os.path.isdir(source):
         reason = "no folder" if os.path.exists(source) else "no such folder"
-        raise DataError(f"{shown(source) or 'no name'}: {reason}; --data takes digits, tfds:NAME or a folder")
+        raise DataError(
+            f"{shown(source) or 'no name'}: {reason}; --data takes digits, tfds:NAME or a folder"
+        )
     problems, classes, files, others, subfolders, strays = [], set(), [], Counter(), 0, 0
     sides, notes = _sides(source, problems)
     for side, validation in sides:
@@ -330,14 +391,18 @@ def _folder(source):
                 extension = os.path.splitext(entry.name)[1].lower()
                 if os.path.isdir(entry):
                     subfolders += 1
-                elif extension in EXTENSIONS and (os.path.isfile(entry) or not os.path.exists(entry)):  # a broken link
+                elif extension in EXTENSIONS and (
+                    os.path.isfile(entry) or not os.path.exists(entry)
+                ):  # a broken link
                     files.append((entry.path, folder.name, validation))
                 elif extension not in NO_IMAGES:
                     others[shown(extension) or "no extension"] += 1
     if problems:
         raise DataError(listed(shown(source), problems))
     if not files:
-        raise DataError(f"{shown(source)} holds no images; CLASS/* with {' '.join(EXTENSIONS)} is looked for")
+        raise DataError(
+            f"{shown(source)} holds no images; CLASS/* with {' '.join(EXTENSIONS)} is looked for"
+        )
     if others:
         found = ", ".join(f"{count} {extension}" for extension, count in sorted(others.items()))
         notes.append(f"files that are not read, by their extension: {found}")
@@ -363,7 +428,9 @@ def _folder(source):
 def _sides(source, problems):
     """`[(folder of class folders, whether it is for validation or None)]`, and notes on folders that are not used."""
     train = os.path.join(source, "train")
-    if not (os.path.isdir(train) and any(os.path.isdir(entry) for entry in _visible(train, problems))):
+    if not (
+        os.path.isdir(train) and any(os.path.isdir(entry) for entry in _visible(train, problems))
+    ):
         return [(source, None)], []
     folders = [entry.name for entry in _visible(source, problems) if os.path.isdir(entry)]
     held_out = next((name for name in VALIDATION_NAMES if name in folders), None)
@@ -372,7 +439,9 @@ def _sides(source, problems):
         for name in folders
         if name not in ("train", held_out)
     ]
-    return [(train, False), (os.path.join(source, held_out), True)] if held_out else [(train, None)], notes
+    return [(train, False), (os.path.join(source, held_out), True)] if held_out else [
+        (train, None)
+    ], notes
 
 
 def _visible(folder, problems):
@@ -391,7 +460,9 @@ def _record_files(train, test):
     """The records of the TFRecord files that two globs match, plain or gzip, and notes."""
     sides = []
     for flag, pattern, validation in (("--train", train, False), ("--test", test, True)):
-        matches = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
+        matches = (
+            [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
+        )
         files = [path for path in matches if os.path.isfile(path)]
         if not files:
             raise DataError(f"{flag} {pattern!r} matches no file")
@@ -418,7 +489,9 @@ def _record_files(train, test):
                 problems.append(f"{shown(path)} cannot be read: {error.strerror}")
             except tf.errors.OpError as error:
                 reason = "truncated" if "truncated" in error.message else "corrupt"
-                problems.append(f"{shown(path)} is {reason} from record {number} on, or no TFRecord file; restore it")
+                problems.append(
+                    f"{shown(path)} is {reason} from record {number} on, or no TFRecord file; restore it"
+                )
         if problems:
             raise DataError(listed("TFRecords", problems))
 
@@ -436,7 +509,9 @@ def _raw(tf, path, compression):
     except tf.errors.OpError:
         # The whole batch is lost with the damaged record; one by one, those before it are found, and its number.
         yield from dataset.skip(done).as_numpy_iterator()
-    if size != _unpacked_size(path, compression):  # TensorFlow takes less than a length and its checksum for the end
+    if size != _unpacked_size(
+        path, compression
+    ):  # TensorFlow takes less than a length and its checksum for the end
         raise tf.errors.DataLossError(None, None, "truncated")
 
 
@@ -489,7 +564,9 @@ def _tfds(name):
     tf = quiet.tensorflow()
     import tensorflow_datasets as tfds
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns of folders it does not find, and goes on
+    logging.getLogger("absl").setLevel(
+        logging.ERROR
+    )  # TFDS warns of folders it does not find, and goes on
     shown_name = f"tfds:{shown(name)}"
     builder = _tfds_builder(tfds, name, shown_name)
     features, splits = builder.info.features, builder.info.splits
@@ -499,16 +576,22 @@ def _tfds(name):
         keys = [key for key, feature in features.items() if isinstance(feature, kind)]
         keys = [key for key in keys if key in (builder.info.supervised_keys or ())] or keys
         if len(keys) != 1:
-            raise DataError(f"{shown_name} is no image classification data set: its features are {', '.join(features)}")
+            raise DataError(
+                f"{shown_name} is no image classification data set: its features are {', '.join(features)}"
+            )
         return keys[0]
 
     image, label = key(tfds.features.Image), key(tfds.features.ClassLabel)
     if "train" not in splits:
-        raise DataError(f"{shown_name} has no train split, only {', '.join(splits) or 'empty ones'}")
+        raise DataError(
+            f"{shown_name} has no train split, only {', '.join(splits) or 'empty ones'}"
+        )
     held_out = next((split for split in VALIDATION_NAMES if split in splits), None)
     sides = [("train", False), (held_out, True)] if held_out else [("train", None)]
     class_names = features[label].names
-    only = tfds.decode.PartialDecoding({image: True, label: True}, {image: tfds.decode.SkipDecoding()})
+    only = tfds.decode.PartialDecoding(
+        {image: True, label: True}, {image: tfds.decode.SkipDecoding()}
+    )
 
     def records(wanted):
         row = 0
@@ -517,14 +600,23 @@ def _tfds(name):
                 examples = untuned(builder.as_dataset(split, decoders=only)).as_numpy_iterator()
                 for number, example in enumerate(examples):
                     if example[label] < 0:  # TFDS' way to say that there is none
-                        raise DataError(f"{shown_name} has no labels in its {split} split; use other data")
+                        raise DataError(
+                            f"{shown_name} has no labels in its {split} split; use other data"
+                        )
                     encoded = example[image] if wanted is None or wanted[row] else None
-                    example_name, class_name = f"tfds:{name} {split} example {number}", class_names[example[label]]
+                    example_name, class_name = (
+                        f"tfds:{name} {split} example {number}",
+                        class_names[example[label]],
+                    )
                     yield Record(example_name, None, class_name, validation, encoded)
                     row += 1
             except (OSError, tf.errors.OpError) as error:
-                problem = f"its {split} split in {builder.data_dir} cannot be read: {_one_line(error)}"
-                raise DataError(f"{shown_name}: {problem}; remove that folder to prepare it anew") from error
+                problem = (
+                    f"its {split} split in {builder.data_dir} cannot be read: {_one_line(error)}"
+                )
+                raise DataError(
+                    f"{shown_name}: {problem}; remove that folder to prepare it anew"
+                ) from error
 
     return records
 
@@ -535,11 +627,21 @@ def _tfds_builder(tfds, name, shown_name):
     try:
         builder = tfds.builder(name, data_dir=where)
     except tfds.core.DatasetNotFoundError as error:
-        close = difflib.get_close_matches(name, set(tfds.list_builders(with_community_datasets=False)))
-        meant = f"did you mean {' or '.join(close)}?" if close else "tfds.list_builders() lists what there is"
-        raise DataError(f"{shown_name}: neither TFDS nor {where or 'its data folder'} has it; {meant}") from error
+        close = difflib.get_close_matches(
+            name, set(tfds.list_builders(with_community_datasets=False))
+        )
+        meant = (
+            f"did you mean {' or '.join(close)}?"
+            if close
+            else "tfds.list_builders() lists what there is"
+        )
+        raise DataError(
+            f"{shown_name}: neither TFDS nor {where or 'its data folder'} has it; {meant}"
+        ) from error
     except Exception as error:
-        raise DataError(f"{shown_name} is no data set that TFDS can give: {_one_line(error)}") from error
+        raise DataError(
+            f"{shown_name} is no data set that TFDS can give: {_one_line(error)}"
+        ) from error
     if builder.is_prepared():
         return builder
     absent = f"{shown_name} is not in {builder.data_dir} and cannot be downloaded"
@@ -568,7 +670,9 @@ def _network_trouble():
         else:
             answers.put(None)
 
-    threading.Thread(target=ask, daemon=True).start()  # a name server or several addresses could each take as long
+    threading.Thread(
+        target=ask, daemon=True
+    ).start()  # a name server or several addresses could each take as long
     try:
         return answers.get(timeout=ANSWER_WITHIN)
     except queue.Empty:

@@ -36,8 +36,15 @@ import quiet
 CACHE = ".cache/features"
 FORMAT = 2  # raise it when what is stored, or how it is computed, changes
 SHARD = 512  # rows; a kill costs at most this many images, three seconds of two cores
-LITERT_BATCH, KERAS_BATCH = 8, 64  # images handed over at once; LiteRT still passes them one by one, its fastest way
-GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # without one of them there is no GPU to ask TensorFlow for
+LITERT_BATCH, KERAS_BATCH = (
+    8,
+    64,
+)  # images handed over at once; LiteRT still passes them one by one, its fastest way
+GPU_DEVICES = (
+    "/dev/nvidiactl",
+    "/dev/kfd",
+    "/dev/dxg",
+)  # without one of them there is no GPU to ask TensorFlow for
 
 
 class CacheError(Exception):
@@ -69,7 +76,9 @@ def engine():
 
 
 def _gpu_is_visible():
-    return any(map(os.path.exists, GPU_DEVICES)) and bool(quiet.tensorflow().config.list_physical_devices("GPU"))
+    return any(map(os.path.exists, GPU_DEVICES)) and bool(
+        quiet.tensorflow().config.list_physical_devices("GPU")
+    )
 
 
 def key(dataset, image_size, preprocessing, weights):
@@ -81,11 +90,21 @@ def key(dataset, image_size, preprocessing, weights):
         "preprocessing": preprocessing,
         "weights": model.weights_key(weights),
         "engine": engine(),
-        "decoder": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("pillow", "simplejpeg")),
+        "decoder": ", ".join(
+            f"{name} {importlib.metadata.version(name)}" for name in ("pillow", "simplejpeg")
+        ),
     }
 
 
-def extract(dataset, image_size, preprocessing, weights, cache=CACHE, skip_damaged=False, graphs=model.litert_graphs):
+def extract(
+    dataset,
+    image_size,
+    preprocessing,
+    weights,
+    cache=CACHE,
+    skip_damaged=False,
+    graphs=model.litert_graphs,
+):
     """Return the Features of every image of a data set, from the cache as far as they are there.
 
     `graphs` is called as model.litert_graphs, and only if an image has to pass the backbone. Once a damaged image is
@@ -145,7 +164,13 @@ def _fill(dataset, missing, engines, directory, shape, shards, damaged, skip_dam
     with (
         _open_for_writing(directory / "features.f32", cache) as file,
         concurrent.futures.ThreadPoolExecutor(len(engines)) as threads,
-        tqdm(total=len(missing), initial=int((~missing).sum()), desc="features", unit=" images", disable=None) as bar,
+        tqdm(
+            total=len(missing),
+            initial=int((~missing).sum()),
+            desc="features",
+            unit=" images",
+            disable=None,
+        ) as bar,
     ):
         batches = _batches(dataset.encoded(missing), engines[0].batch)
         for results in _in_order(threads, passed, batches, ahead=2 * len(engines)):
@@ -231,7 +256,14 @@ def _checked_shard(directory, start, shape):
             _damaged(record)
             return record
         reason = "its checksum does not hold"
-    except (OSError, logs.ExperimentError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        OSError,
+        logs.ExperimentError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         reason = " ".join(str(error).split())
     print(f"cache: {path} is damaged ({reason}); its images are passed again", file=sys.stderr)
     return None
@@ -260,7 +292,9 @@ def _reporting_full_disk(cache):
     try:
         yield
     except OSError as error:
-        raise CacheError(f"{cache}: features cannot be kept there: {error.strerror}; see --cache-dir") from error
+        raise CacheError(
+            f"{cache}: features cannot be kept there: {error.strerror}; see --cache-dir"
+        ) from error
 
 
 # --- Engines: functions from a list of uint8 images to their features ------------------------------------------------
@@ -284,10 +318,18 @@ def _litert_engine(first, second):
     """One core's engine; `invoke` releases Python's lock, so several run side by side in threads."""
     from ai_edge_litert.interpreter import Interpreter
 
-    pixels, backbone = (Interpreter(model_content=graph, num_threads=1) for graph in (first, second))
+    pixels, backbone = (
+        Interpreter(model_content=graph, num_threads=1) for graph in (first, second)
+    )
     backbone.allocate_tensors()
-    image_in, image_out = pixels.get_input_details()[0]["index"], pixels.get_output_details()[0]["index"]
-    pixels_in, vector_out = backbone.get_input_details()[0]["index"], backbone.get_output_details()[0]["index"]
+    image_in, image_out = (
+        pixels.get_input_details()[0]["index"],
+        pixels.get_output_details()[0]["index"],
+    )
+    pixels_in, vector_out = (
+        backbone.get_input_details()[0]["index"],
+        backbone.get_output_details()[0]["index"],
+    )
     allocated = None
 
     def embed(images):
@@ -300,7 +342,9 @@ def _litert_engine(first, second):
                 allocated = image.shape
             pixels.set_tensor(image_in, image[None])
             pixels.invoke()
-            backbone.set_tensor(pixels_in, pixels.tensor(image_out)())  # a view; get_tensor would copy once more
+            backbone.set_tensor(
+                pixels_in, pixels.tensor(image_out)()
+            )  # a view; get_tensor would copy once more
             backbone.invoke()
             vector[:] = backbone.get_tensor(vector_out)[0]
         return vectors
@@ -312,7 +356,10 @@ def _litert_engine(first, second):
 def _keras_engine(image_size, preprocessing, weights):
     """The engine of a GPU, or of a machine without LiteRT."""
     tf = quiet.tensorflow()
-    prepare, backbone = model.preprocessing(image_size, preprocessing), model.backbone(image_size, weights)
+    prepare, backbone = (
+        model.preprocessing(image_size, preprocessing),
+        model.backbone(image_size, weights),
+    )
     passed = tf.function(lambda pixels: backbone(pixels, training=False), reduce_retracing=True)
 
     def embed(images):
@@ -333,7 +380,9 @@ def kept(cache):
     for path in Path(cache).glob("*/key.json"):
         with contextlib.suppress(logs.ExperimentError, OSError):
             about = logs.read_json(path)
-            if path.parent.name == _name({name: value for name, value in about.items() if name != "data"}):
+            if path.parent.name == _name(
+                {name: value for name, value in about.items() if name != "data"}
+            ):
                 size = sum(file.lstat().st_blocks * 512 for file in path.parent.iterdir())
                 sets.append((path.stat().st_mtime, path.parent, about, size))
     return [entry[1:] for entry in sorted(sets, key=lambda entry: entry[0])]
@@ -345,15 +394,22 @@ def main(arguments=None):
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--list", action="store_true", help="show every kept set of features")
     action.add_argument("--prune", action="store_true", help="remove every kept set of features")
-    parser.add_argument("--cache-dir", default=CACHE, help="where they are kept (default: %(default)s)")
+    parser.add_argument(
+        "--cache-dir", default=CACHE, help="where they are kept (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     total = 0
     for directory, about, size in kept(options.cache_dir):
         total += size
         if options.prune:
             shutil.rmtree(directory)
-        described = ", ".join(f"{name} {about.get(name)}" for name in ("data", "image_size", "preprocessing", "engine"))
-        print(f"{'removed ' if options.prune else ''}{directory}  {size / 2**20:.1f} MiB  {described}")
+        described = ", ".join(
+            f"{name} {about.get(name)}"
+            for name in ("data", "image_size", "preprocessing", "engine")
+        )
+        print(
+            f"{'removed ' if options.prune else ''}{directory}  {size / 2**20:.1f} MiB  {described}"
+        )
     print(f"{total / 2**20:.1f} MiB in {options.cache_dir}{' removed' if options.prune else ''}")
 
 

@@ -18,7 +18,9 @@ IMAGENET = Path(__file__).parent / "weights" / "mobilenet_v2_1.0_224_imagenet.we
 # sha256 of all arrays in layer order as little-endian float32; the file may be written anew, the numbers may not.
 IMAGENET_SHA256 = "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8"
 RANDOM_SEED = 0  # of a backbone without trained weights
-CLASS_NAMES = "class_names.json"  # the member of an exported .keras file that holds them, as a JSON list
+CLASS_NAMES = (
+    "class_names.json"  # the member of an exported .keras file that holds them, as a JSON list
+)
 PREPROCESSING = ("scale", "standardize")
 
 
@@ -53,14 +55,18 @@ def backbone(image_size, weights="imagenet"):
     if weights == "random":
         keras.utils.set_random_seed(RANDOM_SEED)
     shape = (image_size, image_size, 3)
-    base = keras.applications.MobileNetV2(input_shape=shape, include_top=False, weights=None, pooling="avg")
+    base = keras.applications.MobileNetV2(
+        input_shape=shape, include_top=False, weights=None, pooling="avg"
+    )
     base.trainable = False
     if weights == "random":
         return base
     path = IMAGENET if weights == "imagenet" else Path(weights)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Keras only warns of a layer that finds nothing in the file
+            warnings.simplefilter(
+                "error"
+            )  # Keras only warns of a layer that finds nothing in the file
             base.load_weights(path)
     except Exception as error:  # Keras raises ValueError, h5py OSError, KeyError and more
         reason = " ".join(str(error).split())[:200]
@@ -69,7 +75,9 @@ def backbone(image_size, weights="imagenet"):
     if not all(np.isfinite(array).all() for array in arrays):
         raise WeightsError(f"{path} holds values that are not finite; restore the file")
     if weights == "imagenet" and sha256(arrays) != IMAGENET_SHA256:
-        raise WeightsError(f"{path} is not the file this project came with (sha256 {sha256(arrays)}); restore it")
+        raise WeightsError(
+            f"{path} is not the file this project came with (sha256 {sha256(arrays)}); restore it"
+        )
     return base
 
 
@@ -94,9 +102,13 @@ def preprocessing(image_size, kind="scale"):
     factor, offset = (1 / 127.5, -1.0) if kind == "scale" else (1.0, 0.0)
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
     pixels = keras.layers.Rescaling(factor, offset, name="scale")(image)
-    pixels = keras.layers.Resizing(image_size, image_size, interpolation="bilinear", name="resize")(pixels)
+    pixels = keras.layers.Resizing(image_size, image_size, interpolation="bilinear", name="resize")(
+        pixels
+    )
     if kind == "standardize":
-        smallest = 1 / (image_size * image_size * 3)  # tf.image.per_image_standardization's floor of the variance
+        smallest = 1 / (
+            image_size * image_size * 3
+        )  # tf.image.per_image_standardization's floor of the variance
         over = {"axis": [1, 2, 3], "epsilon": smallest, "center": False, "scale": False}
         pixels = keras.layers.LayerNormalization(**over, name="standardize")(pixels)
     return keras.Model(image, pixels, name="preprocessing")
@@ -110,7 +122,9 @@ def head_layers(classes, dropout, seed):
     start = keras.initializers.GlorotUniform(seed=seed)
     return [
         keras.layers.Dropout(dropout, seed=seed, name="dropout"),
-        keras.layers.Dense(classes, activation="softmax", kernel_initializer=start, name="probabilities"),
+        keras.layers.Dense(
+            classes, activation="softmax", kernel_initializer=start, name="probabilities"
+        ),
     ]
 
 
@@ -149,7 +163,9 @@ def litert_graphs(image_size, kind="scale", weights="imagenet"):
         (backbone(image_size, weights), tf.TensorSpec((1, image_size, image_size, 3), tf.float32)),
     )
     for part, spec in parts:
-        traced = tf.function(lambda x, part=part: part(x, training=False)).get_concrete_function(spec)
+        traced = tf.function(lambda x, part=part: part(x, training=False)).get_concrete_function(
+            spec
+        )
         # Without the model as second argument variables become constants; from_keras_model takes five times as long.
         with quiet.stderr():
             graphs.append(tf.lite.TFLiteConverter.from_concrete_functions([traced]).convert())

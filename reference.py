@@ -14,10 +14,22 @@ import threadpoolctl
 import features
 import logs
 
-STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1, 10, 100)  # C, the inverse of L2 regularisation, tried from the first on
+STRENGTHS = (
+    0.0001,
+    0.001,
+    0.01,
+    0.1,
+    1,
+    10,
+    100,
+)  # C, the inverse of L2 regularisation, tried from the first on
 FOLDS = 3
-SAMPLE = 3000  # training images that choose C; C is the prior's variance, so it holds for all of them
-TOLERANCE = 1e-3  # of the gradient; at 1e-4 the fit takes four times as long and the loss falls by 0.001
+SAMPLE = (
+    3000  # training images that choose C; C is the prior's variance, so it holds for all of them
+)
+TOLERANCE = (
+    1e-3  # of the gradient; at 1e-4 the fit takes four times as long and the loss falls by 0.001
+)
 
 
 def reference(directory, shape, labels, train, validation, fingerprint):
@@ -34,7 +46,9 @@ def reference(directory, shape, labels, train, validation, fingerprint):
         if kept.pop("sha256", None) == logs.json_sha256(kept):
             return kept
     result = _fitted(features.mapped(directory, shape), labels, train, validation)
-    with contextlib.suppress(OSError):  # features may lie on a full disk, or where nothing can be written
+    with contextlib.suppress(
+        OSError
+    ):  # features may lie on a full disk, or where nothing can be written
         logs.write_json(path, {**result, "sha256": logs.json_sha256(result)})
     return result
 
@@ -45,12 +59,20 @@ def _fitted(values, labels, train, validation):
 
     # Set now, when every library that has threads is loaded: they would wait for each other while other cores train.
     with threadpoolctl.threadpool_limits(1):
-        strength = _best_strength(values, labels, np.random.default_rng(0).permutation(train)[:SAMPLE])
-        fit = LogisticRegression(C=strength, tol=TOLERANCE, max_iter=1000).fit(values[train], labels[train])
+        strength = _best_strength(
+            values, labels, np.random.default_rng(0).permutation(train)[:SAMPLE]
+        )
+        fit = LogisticRegression(C=strength, tol=TOLERANCE, max_iter=1000).fit(
+            values[train], labels[train]
+        )
         probabilities = fit.predict_proba(values[validation])
     accuracy = np.mean(fit.classes_[probabilities.argmax(1)] == labels[validation])
     loss = log_loss(labels[validation], probabilities, labels=fit.classes_)
-    return {"val_categorical_accuracy": float(accuracy), "val_loss": float(loss), "C": float(strength)}
+    return {
+        "val_categorical_accuracy": float(accuracy),
+        "val_loss": float(loss),
+        "C": float(strength),
+    }
 
 
 def _best_strength(values, labels, rows):

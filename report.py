@@ -24,7 +24,16 @@ from urllib.parse import quote
 import numpy as np
 
 import commands
-from logs import ACCURACY, LOSS, ExperimentError, check_rates, read_json, run_directories, scalars, write_whole
+from logs import (
+    ACCURACY,
+    LOSS,
+    ExperimentError,
+    check_rates,
+    read_json,
+    run_directories,
+    scalars,
+    write_whole,
+)
 
 CONFIDENCE = 0.95  # of every interval
 NEAR = 0.99  # "almost there": the first epoch with this part of the final accuracy
@@ -86,7 +95,9 @@ def audited_config(directory):
     """Return config.json of an experiment; raises ExperimentError where it is missing or lacks what a report needs."""
     path = Path(directory) / "config.json"
     if not path.is_file():
-        raise ExperimentError(f"{directory} is no experiment, it holds no config.json; give a directory train.py made")
+        raise ExperimentError(
+            f"{directory} is no experiment, it holds no config.json; give a directory train.py made"
+        )
     config = fields(path, "schedules", "seeds", "data", "weights_sha256")
     for name in ("name", "fingerprint", "class_names", "train", "validation"):
         if name not in config["data"]:
@@ -110,7 +121,9 @@ def audited_curves(run, rates, result):
     }
     for name, curve in curves.items():
         if len(curve) != len(rates):
-            raise ExperimentError(f"{run}: {name} is logged for {len(curve)} epochs, the schedule has {len(rates)}")
+            raise ExperimentError(
+                f"{run}: {name} is logged for {len(curve)} epochs, the schedule has {len(rates)}"
+            )
     logged = {
         "final": {name: curve[-1] for name, curve in curves.items()},
         # fmax and fmin pass over the nan of a run that diverged
@@ -123,7 +136,9 @@ def audited_curves(run, rates, result):
         for name, value in values.items():
             claimed = result[kind].get(name)
             # Event files hold float32, so that is what is compared, exactly.
-            same = isinstance(claimed, float | int) and np.array_equal(np.float32(claimed), value, equal_nan=True)
+            same = isinstance(claimed, float | int) and np.array_equal(
+                np.float32(claimed), value, equal_nan=True
+            )
             if not same:
                 raise ExperimentError(
                     f"{run}: result.json says {kind} {name} {claimed!r}, the event files say {value!s}"
@@ -155,24 +170,34 @@ def audited_runs(directory, config):
     """
     made = run_directories(directory)
     if not made:
-        raise ExperimentError(f"{directory} holds no finished run; train.py --resume {directory} makes them")
+        raise ExperimentError(
+            f"{directory} holds no finished run; train.py --resume {directory} makes them"
+        )
     first, shared = made[0], fields(made[0] / "result.json", "conditions")["conditions"]
     curves = {label: {} for label in config["schedules"]}
     for run in made:
         label, seed = run.parent.name, int(run.name.removeprefix("seed-"))
         if label not in curves or seed not in range(config["seeds"]) or run.name != f"seed-{seed}":
-            raise ExperimentError(f"{run} is no run of this experiment as config.json has it; move it away")
+            raise ExperimentError(
+                f"{run} is no run of this experiment as config.json has it; move it away"
+            )
         rates = config["schedules"][label]
-        result = fields(run / "result.json", "schedule", "seed", "epochs", "conditions", "final", "best")
+        result = fields(
+            run / "result.json", "schedule", "seed", "epochs", "conditions", "final", "best"
+        )
         for name, wanted in {"schedule": label, "seed": seed, "epochs": len(rates)}.items():
             if result[name] != wanted:
-                raise ExperimentError(f"{run}: result.json is of {name} {result[name]!r}, {wanted!r} belongs here")
+                raise ExperimentError(
+                    f"{run}: result.json is of {name} {result[name]!r}, {wanted!r} belongs here"
+                )
         configured = {"data": config["data"]["fingerprint"], "weights": config["weights_sha256"]}
         check_conditions(run, result["conditions"], "config.json", configured)
         check_conditions(run, result["conditions"], first, shared)
         curves[label][seed] = audited_curves(run, rates, result)
     runs = {
-        label: Runs(list(of), np.array(config["schedules"][label]), *np.stack(list(of.values()), axis=1))
+        label: Runs(
+            list(of), np.array(config["schedules"][label]), *np.stack(list(of.values()), axis=1)
+        )
         for label, of in curves.items()
         if of
     }
@@ -210,12 +235,22 @@ def rounding(images):
 def wilson_half_width(accuracy, images):
     """Half of the 95 % interval for an accuracy measured on that many images (Wilson 1927, JASA 22:209-212)."""
     z = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    return z / (1 + z**2 / images) * math.sqrt(accuracy * (1 - accuracy) / images + z**2 / (4 * images**2))
+    return (
+        z
+        / (1 + z**2 / images)
+        * math.sqrt(accuracy * (1 - accuracy) / images + z**2 / (4 * images**2))
+    )
 
 
 def best_schedule(runs):
     """Return the label with the highest mean final validation accuracy, of equal ones that with the lower loss."""
-    return max(runs, key=lambda label: (runs[label].val_accuracy[:, -1].mean(), -runs[label].val_loss[:, -1].mean()))
+    return max(
+        runs,
+        key=lambda label: (
+            runs[label].val_accuracy[:, -1].mean(),
+            -runs[label].val_loss[:, -1].mean(),
+        ),
+    )
 
 
 def comparisons(finals, best, images):
@@ -233,10 +268,14 @@ def comparisons(finals, best, images):
     for label, other in finals.items():
         if label == best:
             continue
-        differences = np.array([finals[best][seed] - other[seed] for seed in other if seed in finals[best]])
+        differences = np.array(
+            [finals[best][seed] - other[seed] for seed in other if seed in finals[best]]
+        )
         if not len(differences):
             found[label] = (0, None, None)
-        elif len(differences) > 1 and not differences.any():  # equal in every seed: the same schedule by two names
+        elif (
+            len(differences) > 1 and not differences.any()
+        ):  # equal in every seed: the same schedule by two names
             found[label] = (len(differences), 0.0, 0.0)
         else:
             half = half_width(differences, comparisons=pairs, floor=math.sqrt(2) * rounding(images))
@@ -250,7 +289,9 @@ def verdict(n, mean, half):
         return ""
     if abs(mean) <= half:
         return "not distinguishable from"
-    return "better than" if mean > 0 else "worse than"  # worse: only where an unfinished schedule lacks seeds
+    return (
+        "better than" if mean > 0 else "worse than"
+    )  # worse: only where an unfinished schedule lacks seeds
 
 
 # ----------------------------------------------------------------------------------------------------------- text
@@ -286,7 +327,9 @@ def printable(text):
 def shortened(text, length=24):
     """Return a name from a user in one line of at most that many characters, cut in the middle: ends tell more."""
     text = printable(text)
-    return text if len(text) <= length else f"{text[: length // 2]}…{text[length // 2 - length + 1 :]}"
+    return (
+        text if len(text) <= length else f"{text[: length // 2]}…{text[length // 2 - length + 1 :]}"
+    )
 
 
 def headline(runs, best, compared, images):
@@ -300,7 +343,9 @@ def headline(runs, best, compared, images):
     for words in ("better than", "not distinguishable from", "worse than"):
         labels = [label for label in said if said[label] == words]
         if labels:
-            groups.append(f"{words} {enumeration(labels) if len(labels) <= 4 else f'{len(labels)} others'}")
+            groups.append(
+                f"{words} {enumeration(labels) if len(labels) <= 4 else f'{len(labels)} others'}"
+            )
     verb = "is" if "better than" in said.values() else "ends highest, but is"
     return f"{best} {verb} {', '.join(groups)}"
 
@@ -325,13 +370,26 @@ def sentences_of_comparison(best, compared):
 def table_of_ends(config, runs, reference, best, compared):
     """List the rows of the table of the last epoch, header first, a row for each schedule and for the reference."""
     floor = rounding(validation_images(config))
-    rows = [["schedule", "n", "epochs", "mean rate", "final val. accuracy", "final val. loss", "behind the best"]]
+    rows = [
+        [
+            "schedule",
+            "n",
+            "epochs",
+            "mean rate",
+            "final val. accuracy",
+            "final val. loss",
+            "behind the best",
+        ]
+    ]
     for label, rates in config["schedules"].items():
         n = len(runs[label].seeds) if label in runs else 0
         of = "" if n == config["seeds"] else f" of {config['seeds']}"
         row = [label, f"{n}{of}", f"{len(rates)}", f"{np.mean(rates):.2e}", "", "", ""]
         if label in runs:
-            row[4:6] = over_seeds(runs[label].val_accuracy[:, -1], floor), over_seeds(runs[label].val_loss[:, -1])
+            row[4:6] = (
+                over_seeds(runs[label].val_accuracy[:, -1], floor),
+                over_seeds(runs[label].val_loss[:, -1]),
+            )
         _, mean, half = compared.get(label, (0, None, None))
         if mean is not None:
             row[6] = number(mean, half)
@@ -339,7 +397,10 @@ def table_of_ends(config, runs, reference, best, compared):
             row[6] = "best"
         rows.append(row)
     if reference:
-        accuracy, loss = number(reference["val_categorical_accuracy"]), number(reference["val_loss"])
+        accuracy, loss = (
+            number(reference["val_categorical_accuracy"]),
+            number(reference["val_loss"]),
+        )
         rows.append([f"{REFERENCE}, C = {reference['C']:g}", "", "", "", accuracy, loss, ""])
     return rows
 
@@ -357,7 +418,10 @@ def table_of_ways(config, runs):
     ]
     for label, of in runs.items():
         near = 1 + np.argmax(of.val_accuracy >= NEAR * of.val_accuracy[:, -1:], axis=1)
-        accuracy, loss = over_seeds(of.val_accuracy.max(axis=1), floor), over_seeds(np.fmin.reduce(of.val_loss, axis=1))
+        accuracy, loss = (
+            over_seeds(of.val_accuracy.max(axis=1), floor),
+            over_seeds(np.fmin.reduce(of.val_loss, axis=1)),
+        )
         rows.append([label, accuracy, loss, f"{near.mean():.1f}"])
     return rows
 
@@ -373,14 +437,22 @@ def remarks(config, runs, conditions, reference, best, compared):
     lines = []
     if min(done.values()) < seeds:
         unfinished = [f"{label} has n = {n} of {seeds}" for label, n in done.items() if n < seeds]
-        lines.append(f"Unfinished: {enumeration(unfinished)}; --resume with this directory makes the missing runs.")
+        lines.append(
+            f"Unfinished: {enumeration(unfinished)}; --resume with this directory makes the missing runs."
+        )
     if len(set(epochs.values())) > 1:
         counts = enumeration([f"{label} {count}" for label, count in epochs.items()])
-        lines.append(f"Numbers of epochs differ ({counts}), so budgets do too; --epochs makes them equal.")
+        lines.append(
+            f"Numbers of epochs differ ({counts}), so budgets do too; --epochs makes them equal."
+        )
     if 1 in done.values():
-        lines.append("A single run (n = 1) tells no spread, so no interval can be given; --seeds 5 gives one.")
+        lines.append(
+            "A single run (n = 1) tells no spread, so no interval can be given; --seeds 5 gives one."
+        )
     if max(done.values()) > 1:
-        lines.append("± is a 95 % interval over seeds, on this very validation set (Student 1908, Biometrika 6:1-25).")
+        lines.append(
+            "± is a 95 % interval over seeds, on this very validation set (Student 1908, Biometrika 6:1-25)."
+        )
     if any(n > 1 for n, _, _ in compared.values()):
         lines.append(
             "Behind the best: runs of one seed share head initialisation, batch order and dropout, so they are "
@@ -422,7 +494,9 @@ def sections(config, runs, conditions, reference):
     best = best_schedule(runs)
     finals = {label: of.finals() for label, of in runs.items()}
     compared = comparisons(finals, best, validation_images(config))
-    schedules = counted(len(config["schedules"]), "learning-rate schedule", "learning-rate schedules")
+    schedules = counted(
+        len(config["schedules"]), "learning-rate schedule", "learning-rate schedules"
+    )
     parts = [
         ("title", f"{schedules} on {data['name']}"),
         ("text", headline(runs, best, compared, validation_images(config)) + "."),
@@ -433,7 +507,12 @@ def sections(config, runs, conditions, reference):
         ("list", remarks(config, runs, conditions, reference, best, compared)),
     ]
     if data.get("left_out"):
-        parts += [("text", f"Left out, because damaged: {counted(len(data['left_out']), 'image', 'images')}.")]
+        parts += [
+            (
+                "text",
+                f"Left out, because damaged: {counted(len(data['left_out']), 'image', 'images')}.",
+            )
+        ]
         parts += [("left out", data["left_out"])]
     return parts
 
@@ -452,16 +531,24 @@ def markdown(parts, labels):
         elif kind == "text":
             lines += [escaped(content), ""]
         elif kind == "plot":
-            lines += [f"![validation accuracy, validation loss and learning rate by epoch]({content})", ""]
+            lines += [
+                f"![validation accuracy, validation loss and learning rate by epoch]({content})",
+                "",
+            ]
         elif kind == "table":
             header, *rows = content
-            lines += ["| " + " | ".join(map(escaped, header)) + " |", "|---" + "|--:" * (len(header) - 1) + "|"]
+            lines += [
+                "| " + " | ".join(map(escaped, header)) + " |",
+                "|---" + "|--:" * (len(header) - 1) + "|",
+            ]
             lines += ["| " + " | ".join(map(escaped, row)) + " |" for row in rows] + [""]
         elif content:
             lines += [f"- {escaped(item)}" for item in content] + [""]
     lines += ["| schedule | accuracy | loss |", "|---|---|---|"]
     for label in labels:
-        plots = " | ".join(f"![{tag} by epoch]({quote(label)}/{tag}.svg)" for tag in (ACCURACY, LOSS))
+        plots = " | ".join(
+            f"![{tag} by epoch]({quote(label)}/{tag}.svg)" for tag in (ACCURACY, LOSS)
+        )
         lines.append(f"| {escaped(label)} | {plots} |")
     return "\n".join(lines) + "\n"
 
@@ -475,14 +562,20 @@ def plain(parts):
         elif kind == "table":
             rows = [[printable(cell) for cell in row] for row in content]
             widths = [max(map(len, column)) for column in zip(*rows)]
-            aligned = [[row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:])] for row in rows]
+            aligned = [
+                [row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:])]
+                for row in rows
+            ]
             blocks.append("\n".join("  ".join(row).rstrip() for row in aligned))
         elif kind in ("list", "left out") and content:
             items = content if kind == "list" else content[:LISTED]
             if len(items) < len(content):
                 items = [*items, f"and {len(content) - len(items)} more, listed in summary.md"]
             blocks.append(
-                "\n".join(textwrap.fill(f"- {printable(item)}", 100, subsequent_indent="  ") for item in items)
+                "\n".join(
+                    textwrap.fill(f"- {printable(item)}", 100, subsequent_indent="  ")
+                    for item in items
+                )
             )
     return "\n\n".join(blocks) + "\n"
 
@@ -496,7 +589,9 @@ def svg(figure):
     with warnings.catch_warnings():
         # Names may be in any script; the font draws boxes for letters it lacks, and need not say so for each of them.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            file, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     return file.getvalue()
 
 
@@ -533,11 +628,21 @@ def draw_curves(axes, curves, colour, dashes="-", marker="", shift=0):
     epochs = np.arange(curves.shape[1])
     step = max(1, len(epochs) // 8)
     if len(curves) > 1:
-        axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(
+            epochs, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.2, linewidth=0
+        )
     if len(epochs) == 1:
         marker = marker or "o"  # a line of one point is not seen
     every = (shift % step, step)
-    axes.plot(epochs, curves.mean(axis=0), dashes, color=colour, marker=marker, markevery=every, markersize=4.5)
+    axes.plot(
+        epochs,
+        curves.mean(axis=0),
+        dashes,
+        color=colour,
+        marker=marker,
+        markevery=every,
+        markersize=4.5,
+    )
 
 
 def draw_reference(axes, value):
@@ -551,11 +656,20 @@ def write_names(axes, names):
     A glyph is a marker, or a dash pattern as in `:`.
     """
     bottom, top = axes.get_ylim()
-    heights = np.clip([(np.nan_to_num(value) - bottom) / (top - bottom) for _, value, _, _ in names], 0, 1)
+    heights = np.clip(
+        [(np.nan_to_num(value) - bottom) / (top - bottom) for _, value, _, _ in names], 0, 1
+    )
     for (name, value, colour, glyph), height in zip(names, apart(heights, 0.06)):
         style = {"color": colour, "transform": axes.transAxes, "clip_on": False}
         axes.plot([1.01, 1.03, 1.05], [height] * 3, glyph, markersize=5, markevery=(1, 3), **style)
-        axes.text(1.07, height, f"{shortened(name)}  {number(value)}", va="center", parse_math=False, **style)
+        axes.text(
+            1.07,
+            height,
+            f"{shortened(name)}  {number(value)}",
+            va="center",
+            parse_math=False,
+            **style,
+        )
 
 
 def set_epochs(axes, epochs):
@@ -570,7 +684,9 @@ def set_epochs(axes, epochs):
 def set_rates(axes, rates):
     """Set the y-axis to learning rates, logarithmic; where one is 0, linear below the decade of the smallest other."""
     rates = np.concatenate(rates)
-    rates[rates < np.finfo(np.float32).tiny] = 0  # what the optimizer, which holds float32, makes of it or nearly so
+    rates[rates < np.finfo(np.float32).tiny] = (
+        0  # what the optimizer, which holds float32, makes of it or nearly so
+    )
     axes.set_ylabel("learning rate")
     if rates.all():
         axes.set_yscale("log")
@@ -594,21 +710,38 @@ def comparison_plot(config, runs, reference, title):
     import matplotlib.style
     from matplotlib.figure import Figure
 
-    looks = [(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(len(config["schedules"]))]
-    looks = dict(zip(config["schedules"], looks))  # of all schedules, or colours would change as runs are added
+    looks = [
+        (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+        for i in range(len(config["schedules"]))
+    ]
+    looks = dict(
+        zip(config["schedules"], looks)
+    )  # of all schedules, or colours would change as runs are added
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(11, 5.2), layout="constrained")
-        figure.suptitle(textwrap.fill(printable(title), 125), x=0.01, ha="left", weight="bold", parse_math=False)
+        figure.suptitle(
+            textwrap.fill(printable(title), 125), x=0.01, ha="left", weight="bold", parse_math=False
+        )
         grid = figure.add_gridspec(2, 2, width_ratios=[5, 4])
-        accuracy, loss, rate = (figure.add_subplot(grid[cell]) for cell in (np.s_[:, 0], np.s_[0, 1], np.s_[1, 1]))
+        accuracy, loss, rate = (
+            figure.add_subplot(grid[cell]) for cell in (np.s_[:, 0], np.s_[0, 1], np.s_[1, 1])
+        )
         for shift, (label, of) in enumerate(runs.items()):
             colour, marker = looks[label]
-            for axes, validation, training in ((accuracy, of.val_accuracy, of.accuracy), (loss, of.val_loss, of.loss)):
+            for axes, validation, training in (
+                (accuracy, of.val_accuracy, of.accuracy),
+                (loss, of.val_loss, of.loss),
+            ):
                 draw_curves(axes, validation, colour, marker=marker, shift=2 * shift)
                 axes.plot(training.mean(axis=0), "--", color=colour, linewidth=0.8, alpha=0.8)
             draw_curves(rate, of.rates[None], colour, marker=marker, shift=2 * shift)
-        names = [(label, of.val_accuracy[:, -1].mean(), *looks[label]) for label, of in runs.items()]
-        accuracies, losses = [of.val_accuracy for of in runs.values()], [of.val_loss for of in runs.values()]
+        names = [
+            (label, of.val_accuracy[:, -1].mean(), *looks[label]) for label, of in runs.items()
+        ]
+        accuracies, losses = (
+            [of.val_accuracy for of in runs.values()],
+            [of.val_loss for of in runs.values()],
+        )
         if reference:
             accuracies.append(reference["val_categorical_accuracy"])
             losses.append(reference["val_loss"])
@@ -637,17 +770,27 @@ def schedule_plot(of, tag, reference, title):
     from matplotlib.figure import Figure
 
     if tag == ACCURACY:
-        training, validation, unit, outer = of.accuracy, of.val_accuracy, "accuracy (fraction of images)", (5, 100)
+        training, validation, unit, outer = (
+            of.accuracy,
+            of.val_accuracy,
+            "accuracy (fraction of images)",
+            (5, 100),
+        )
         solved = reference and reference["val_categorical_accuracy"]
     else:
         training, validation, unit, outer = of.loss, of.val_loss, "loss (nats)", (0, 95)
         solved = reference and reference["val_loss"]
     looks = {"validation": (validation, COLOURS[0], "-"), "training": (training, COLOURS[1], "--")}
-    names = [(name, curves[:, -1].mean(), colour, dashes) for name, (curves, colour, dashes) in looks.items()]
+    names = [
+        (name, curves[:, -1].mean(), colour, dashes)
+        for name, (curves, colour, dashes) in looks.items()
+    ]
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(7, 3.6))
         figure.suptitle(title, x=0.115, ha="left", weight="bold", parse_math=False)
-        axes = figure.add_axes((0.115, 0.14, 0.565, 0.72))  # the same in every plot, to be compared side by side
+        axes = figure.add_axes(
+            (0.115, 0.14, 0.565, 0.72)
+        )  # the same in every plot, to be compared side by side
         axes.set_title(how_averaged([of]))
         for curves, colour, dashes in looks.values():
             draw_curves(axes, curves, colour, dashes)
@@ -675,17 +818,23 @@ def write(directory):
         runs, conditions = audited_runs(directory, config)
         reference = None
         if (directory / "reference.json").exists():
-            reference = fields(directory / "reference.json", "val_categorical_accuracy", "val_loss", "C")
+            reference = fields(
+                directory / "reference.json", "val_categorical_accuracy", "val_loss", "C"
+            )
             reference = {name: float(value) for name, value in reference.items()}
         if not validation_images(config) > 0:
             raise ValueError("no validation images")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"its JSON files are not as train.py wrote them ({' '.join(str(error).split())})"
-        raise ExperimentError(f"{directory}: {reason}; restore them, or start a new experiment") from error
+        raise ExperimentError(
+            f"{directory}: {reason}; restore them, or start a new experiment"
+        ) from error
     parts = sections(config, runs, conditions, reference)
     files = {
         "summary.md": markdown(parts, runs),
-        "comparison.svg": comparison_plot(config, runs, reference, title=f"{parts[0][1]}: {parts[1][1]}"),
+        "comparison.svg": comparison_plot(
+            config, runs, reference, title=f"{parts[0][1]}: {parts[1][1]}"
+        ),
     }
     for label, of in runs.items():
         title = f"{shortened(label)} on {shortened(config['data']['name'])}"
@@ -699,7 +848,9 @@ def write(directory):
 def main(arguments=None):
     """Report on the experiment named on the command line and return the exit status: 0, or 2 after an error."""
     parser = commands.Parser(prog="report.py", description=__doc__.partition("\n")[0])
-    parser.add_argument("experiment", type=Path, help="directory train.py made, such as tensorboard/intel")
+    parser.add_argument(
+        "experiment", type=Path, help="directory train.py made, such as tensorboard/intel"
+    )
     directory = parser.parse_args(arguments).experiment
     try:
         print(write(directory), end="")

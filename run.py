@@ -23,7 +23,10 @@ import logs
 import model
 import quiet
 
-TRAIN, VALIDATION = "train", "validation"  # folders of event files, as Keras' TensorBoard callback names them
+TRAIN, VALIDATION = (
+    "train",
+    "validation",
+)  # folders of event files, as Keras' TensorBoard callback names them
 VALIDATION_BATCH = 1024  # images; bounds memory, changes nothing
 
 
@@ -75,12 +78,18 @@ def train(run, report_epoch=lambda *_: None):
         callbacks=[
             keras.callbacks.LearningRateScheduler(lambda epoch: run.rates[epoch]),
             keras.callbacks.TensorBoard(directory, write_graph=False),
-            hparams.KerasCallback(str(directory), _hyperparameters(run), f"{run.schedule}/seed-{run.seed}"),
-            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: report_epoch(run, epoch, logs)),
+            hparams.KerasCallback(
+                str(directory), _hyperparameters(run), f"{run.schedule}/seed-{run.seed}"
+            ),
+            keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: report_epoch(run, epoch, logs)
+            ),
         ],
     ).history
     for file in directory.glob("**/*tfevents*"):
-        file.rename(file.with_name("events.out.tfevents.v2"))  # as written, the name holds the host's name
+        file.rename(
+            file.with_name("events.out.tfevents.v2")
+        )  # as written, the name holds the host's name
     keras.Sequential([keras.Input((model.FEATURES,)), *head.layers]).save(directory / "head.keras")
     logs.check_rates(directory, logs.scalars(directory / TRAIN), run.rates)
     names = ("categorical_accuracy", "loss", "val_categorical_accuracy", "val_loss")
@@ -108,7 +117,9 @@ def trainable_head(run):
     import keras
 
     mapping = features.mapped(run.features, run.shape)
-    values = tf.experimental.dlpack.from_dlpack(mapping.__dlpack__())  # (N, 1280); tf.constant would copy it twice
+    values = tf.experimental.dlpack.from_dlpack(
+        mapping.__dlpack__()
+    )  # (N, 1280); tf.constant would copy it twice
     labels = tf.constant(run.labels, tf.int32)
 
     class EpochAtOnce(keras.Sequential):
@@ -128,11 +139,15 @@ def trainable_head(run):
             if training:
                 x = dropped_out(x, run.dropout, run.seed, self.optimizer.iterations)
             with tf.GradientTape() as tape:
-                probabilities = self(x, training=False)  # what Keras' dropout would do is done already
+                probabilities = self(
+                    x, training=False
+                )  # what Keras' dropout would do is done already
                 losses = keras.losses.sparse_categorical_crossentropy(y, probabilities)
                 loss = tf.reduce_mean(losses)
             if training:
-                self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+                self.optimizer.apply(
+                    tape.gradient(loss, self.trainable_variables), self.trainable_variables
+                )
             right = tf.equal(tf.argmax(probabilities, -1, output_type=tf.int32), y)
             return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(right, tf.float32))
 
@@ -145,7 +160,9 @@ def trainable_head(run):
                 return start + batch, loss + more_loss, right + more_right
 
             start = (tf.constant(0), tf.constant(0.0), tf.constant(0.0))
-            _, *sums = tf.while_loop(lambda start, *_: start < count, step, start, parallel_iterations=1)
+            _, *sums = tf.while_loop(
+                lambda start, *_: start < count, step, start, parallel_iterations=1
+            )
             for mean, total in zip(self.means, sums):
                 mean.update_state(total / tf.cast(count, tf.float32))
             return {mean.name: mean.result() for mean in self.means}
@@ -159,7 +176,9 @@ def trainable_head(run):
     layers = model.head_layers(run.classes, run.dropout, run.seed)
     head = EpochAtOnce([keras.Input((model.FEATURES,)), *layers])
     head.compile(optimizer=keras.optimizers.Adam(run.rates[0]))
-    head.optimizer.build(head.trainable_variables)  # or the first step would make its variables, and be traced twice
+    head.optimizer.build(
+        head.trainable_variables
+    )  # or the first step would make its variables, and be traced twice
     return head
 
 
@@ -175,8 +194,12 @@ def dropped_out(x, rate, seed, step):
         return x
     half = tf.stack([tf.shape(x)[0], x.shape[1] // 2])
     seeds = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
-    drawn = tf.random.stateless_uniform(half, seeds, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
-    drawn = tf.reshape(tf.bitcast(drawn, tf.uint16), tf.shape(x))  # (N, M / 2) -> (N, M / 2, 2) -> (N, M)
+    drawn = tf.random.stateless_uniform(
+        half, seeds, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+    )
+    drawn = tf.reshape(
+        tf.bitcast(drawn, tf.uint16), tf.shape(x)
+    )  # (N, M / 2) -> (N, M / 2, 2) -> (N, M)
     return x * (tf.cast(drawn >= limit, tf.float32) * (2**16 / (2**16 - limit)))
 
 
@@ -221,13 +244,22 @@ def export(run_directory, path, class_names, conditions, weights):
 
     file = Path(run_directory) / "head.keras"
     try:
-        head = keras.saving.load_model(file, compile=False, safe_mode=True)  # safe: no code from a file is run
-        if (head.input_shape, head.output_shape) != ((None, model.FEATURES), (None, len(class_names))):
+        head = keras.saving.load_model(
+            file, compile=False, safe_mode=True
+        )  # safe: no code from a file is run
+        if (head.input_shape, head.output_shape) != (
+            (None, model.FEATURES),
+            (None, len(class_names)),
+        ):
             raise ValueError(f"it takes {head.input_shape} and gives {head.output_shape}")
     except Exception as error:  # Keras raises anything from ValueError to AttributeError
         reason = " ".join(str(error).split())[:200]
-        raise logs.ExperimentError(f"{file} is not what this run wrote ({reason}); remove {run_directory}") from None
-    whole = model.joined(head.layers, conditions["image_size"], conditions["preprocessing"], weights)
+        raise logs.ExperimentError(
+            f"{file} is not what this run wrote ({reason}); remove {run_directory}"
+        ) from None
+    whole = model.joined(
+        head.layers, conditions["image_size"], conditions["preprocessing"], weights
+    )
     # Saved in the experiment first, where only one process is at work: Keras writes a file piece by piece.
     temporary = Path(run_directory) / ".export.tmp.keras"
     try:
@@ -251,20 +283,26 @@ def workers(count):
     locks as they happen to be.
     """
     context = multiprocessing.get_context("spawn")
-    with quiet.stderr():  # of the process that clears away after a killed one, which would warn of having to
+    with (
+        quiet.stderr()
+    ):  # of the process that clears away after a killed one, which would warn of having to
         epochs = context.SimpleQueue()
     executor = concurrent.futures.ProcessPoolExecutor(count, context, _start, (epochs,))
     try:
         with _signals_blocked():
             for _ in range(count):
-                executor.submit(int)  # starts a process, which loads TensorFlow while the main one is busy
+                executor.submit(
+                    int
+                )  # starts a process, which loads TensorFlow while the main one is busy
         yield executor, epochs
     finally:
         # Killed first: once one of them is, Python 3.13 waits for the others to end by SIGTERM, which they leave alone.
         for process in multiprocessing.active_children():
             process.kill()
         executor._call_queue.cancel_join_thread()  # or Python 3.10 waits for them to take what was left to do
-        executor.shutdown(cancel_futures=True)  # and waits, or Python's end could write to a pipe that this closes
+        executor.shutdown(
+            cancel_futures=True
+        )  # and waits, or Python's end could write to a pipe that this closes
 
 
 @contextlib.contextmanager
@@ -296,10 +334,14 @@ def _start(epochs):
     global _epochs
     _epochs = epochs
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a head is too small for a GPU, and each worker would fill one
+    os.environ["CUDA_VISIBLE_DEVICES"] = (
+        "-1"  # a head is too small for a GPU, and each worker would fill one
+    )
     # One thread a process: runs are spread over cores as whole, and no sum depends on how it was divided.
     tf = quiet.tensorflow()
-    tf.get_logger().setLevel("ERROR")  # it warns of functions traced again and again, as those of every run are
+    tf.get_logger().setLevel(
+        "ERROR"
+    )  # it warns of functions traced again and again, as those of every run are
     threads = tf.config.threading
     threads.set_intra_op_parallelism_threads(1)
     threads.set_inter_op_parallelism_threads(1)
@@ -314,7 +356,9 @@ def _end_with_parent():
 def train_in_worker(run):
     """Train a run in a worker process, telling the main one of every epoch; returns the result."""
     with _naming(run.directory):
-        return train(run, lambda run, epoch, logs: _epochs.put((run.schedule, run.seed, epoch, logs)))
+        return train(
+            run, lambda run, epoch, logs: _epochs.put((run.schedule, run.seed, epoch, logs))
+        )
 
 
 @contextlib.contextmanager
@@ -327,6 +371,8 @@ def _naming(place):
         if error.errno:
             error.filename = error.filename or place
         raise
-    except tf.errors.OpError as error:  # which the main process could only receive by loading TensorFlow
+    except (
+        tf.errors.OpError
+    ) as error:  # which the main process could only receive by loading TensorFlow
         reason = error.message.rpartition("}} ")[2].partition("\n")[0]
         raise logs.ExperimentError(f"{place}: {reason}") from None

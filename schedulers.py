@@ -100,7 +100,9 @@ def named(name, *, peak_lr=PEAK_LR, drop_factor=DROP_FACTOR):
         return name, functools.partial(schedule, **bound), epochs
     path, colon, function = name.rpartition(":")
     if not colon or not path.endswith(".py"):
-        raise ScheduleError(f"unknown schedule {name!r}; choose from {', '.join(SCHEDULES)}, all, or FILE.py:FUNCTION")
+        raise ScheduleError(
+            f"unknown schedule {name!r}; choose from {', '.join(SCHEDULES)}, all, or FILE.py:FUNCTION"
+        )
     label = re.sub(r"[^\w.-]", "_", f"{Path(path).stem}.{function}").lstrip(".-")
     return label, _function_in(path, function), OWN_EPOCHS
 
@@ -110,7 +112,9 @@ def _function_in(path, function):
     if not Path(path).is_file():
         raise ScheduleError(f"{path}: no such file; --schedule wants FILE.py:FUNCTION")
     spec = importlib.util.spec_from_file_location(f"own_schedule_{Path(path).stem}", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(
+        spec
+    )  # dataclasses look themselves up there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -136,16 +140,24 @@ def unroll(schedule, epochs, lr, name=None):
     try:
         inspect.signature(schedule).bind(0, lr)
     except (TypeError, ValueError) as error:
-        raise ScheduleError(f"{name} is not a function of two arguments (epoch, lr): {error}") from error
+        raise ScheduleError(
+            f"{name} is not a function of two arguments (epoch, lr): {error}"
+        ) from error
     rates = []
     for epoch in range(epochs):
         try:
             rate = schedule(epoch, lr)
-            lr = float(rate) if isinstance(rate, numbers.Real) and not isinstance(rate, bool) else math.nan
+            lr = (
+                float(rate)
+                if isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+                else math.nan
+            )
         except (Exception, SystemExit) as error:
             raise ScheduleError(f"{name} failed in epoch {epoch}: {_described(error)}") from error
         if not 0 <= lr <= LARGEST:
-            raise ScheduleError(f"{name} must return {a_rate}; in epoch {epoch} it returned {rate!r}")
+            raise ScheduleError(
+                f"{name} must return {a_rate}; in epoch {epoch} it returned {rate!r}"
+            )
         rates.append(lr)
     return rates
 
@@ -164,7 +176,9 @@ def _described(error):
 def jumps(rates):
     """List `(epoch, before, after)` wherever a rate changes by more than a factor of 2 from one epoch to the next."""
     pairs = enumerate(itertools.pairwise(rates), start=1)
-    return [(epoch, old, new) for epoch, (old, new) in pairs if max(old, new) > JUMP * min(old, new)]
+    return [
+        (epoch, old, new) for epoch, (old, new) in pairs if max(old, new) > JUMP * min(old, new)
+    ]
 
 
 def preview(tables):
@@ -172,12 +186,20 @@ def preview(tables):
     width = max(13, *map(len, tables)) + 2
     lines = ["epoch" + "".join(f"{label:>{width}}" for label in tables)]
     for epoch in range(max(map(len, tables.values()))):
-        cells = [f"{rates[epoch]:{width}.4e}" if epoch < len(rates) else " " * width for rates in tables.values()]
+        cells = [
+            f"{rates[epoch]:{width}.4e}" if epoch < len(rates) else " " * width
+            for rates in tables.values()
+        ]
         lines.append(f"{epoch:5}{''.join(cells)}".rstrip())
     lines.append("")
     for label, rates in tables.items():
-        found = [f"epoch {epoch}: {before:.4g} -> {after:.4g}" for epoch, before, after in jumps(rates)]
-        lines.append(f"{label}: " + (f"jumps by more than {JUMP}x in " + ", ".join(found) if found else "no jumps"))
+        found = [
+            f"epoch {epoch}: {before:.4g} -> {after:.4g}" for epoch, before, after in jumps(rates)
+        ]
+        lines.append(
+            f"{label}: "
+            + (f"jumps by more than {JUMP}x in " + ", ".join(found) if found else "no jumps")
+        )
     return "\n".join(lines)
 
 
@@ -187,13 +209,19 @@ if __name__ == "__main__":
     import commands
 
     commands.end_quietly()
-    parser = commands.Parser("schedulers.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = commands.Parser(
+        "schedulers.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     some = f"one or more of: {' '.join(SCHEDULES)}; or all, the default, or FILE.py:FUNCTION"
     parser.add_argument("names", nargs="*", metavar="NAME", help=some)
     names = parser.parse_args().names
     try:
         chosen = [named(name) for name in (SCHEDULES if names in ([], ["all"]) else names)]
-        print(preview({label: unroll(schedule, epochs, LR, label) for label, schedule, epochs in chosen}))
+        print(
+            preview(
+                {label: unroll(schedule, epochs, LR, label) for label, schedule, epochs in chosen}
+            )
+        )
     except ScheduleError as error:
         print(f"schedulers.py: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""How long work is spread over cores: tasks are submitted to an executor, a few ahead of those that run."""
+"""Spreads long work over cores: tasks go to an executor, a few ahead of those that run."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -21,8 +21,9 @@ def run_tasks(
 ) -> Iterator[Any]:
     """Yield function(argument) for every argument, in the order in which the tasks end.
 
-    `arguments` is read only as fast as tasks end, so it may depend on earlier results. `meanwhile` is called every
-    0.2 s while waiting. An exception of a task is raised here, and tasks that have not begun are cancelled.
+    `arguments` is read only as fast as tasks end, so it may depend on earlier results.
+    `meanwhile` is called at least every 0.2 s while waiting. An exception of a task is raised here,
+    and the tasks that have not begun are cancelled.
     """
     waiting, remaining = set(), iter(arguments)
     try:

@@ -65,19 +65,29 @@ def share(text):
 
 def plain(name):
     """Whether a name is that of a folder and nothing else: a path could leave the place where the folder belongs."""
-    return bool(name) and Path(name).name == name and not name.startswith(".") and name.isprintable()
+    return (
+        bool(name) and Path(name).name == name and not name.startswith(".") and name.isprintable()
+    )
 
 
 def options_from(arguments, source=""):
     """Parse the command line; every mistake in it that can be seen without data ends here, with exit status 2."""
     examples = __doc__.partition("\n\n")
     parser = commands.Parser(
-        prog="train.py", description=examples[0], epilog=examples[2], formatter_class=argparse.RawTextHelpFormatter
+        prog="train.py",
+        description=examples[0],
+        epilog=examples[2],
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.source = source
     add = parser.add_argument
     names = " ".join(schedulers.SCHEDULES)
-    add("--schedule", nargs="+", metavar="NAME", help=f"one or more of: {names}; or all, or FILE.py:FUNCTION")
+    add(
+        "--schedule",
+        nargs="+",
+        metavar="NAME",
+        help=f"one or more of: {names}; or all, or FILE.py:FUNCTION",
+    )
     add("--data", default="digits", help="digits, tfds:NAME, or a folder: CLASS/*, or train/CLASS/* with validation,\n"
         "val or test beside it (default: %(default)s)")  # fmt: skip
     add("--train", metavar="GLOB", help="TFRecords to train on, instead of --data")
@@ -85,7 +95,10 @@ def options_from(arguments, source=""):
     add("--validation-fraction", type=share, default=0.2, metavar="F",
         help="share held out where the source has no validation split (default: %(default)s)")  # fmt: skip
     add(
-        "--image-size", type=whole, metavar="PIXELS", help="side to which images are resized (default: 224; digits: 96)"
+        "--image-size",
+        type=whole,
+        metavar="PIXELS",
+        help="side to which images are resized (default: 224; digits: 96)",
     )
     add("--preprocessing", choices=("scale", "standardize"), default="scale",
         help="scale: to [-1, 1], as the weights were trained; standardize: image by image, as the report\n"
@@ -98,27 +111,65 @@ def options_from(arguments, source=""):
         help="rate at the end of the warm-up (default: %(default)s)")  # fmt: skip
     add("--drop-factor", type=positive, default=schedulers.DROP_FACTOR, metavar="F",
         help="what the linear schedules multiply by; 1: the report's listing (default: %(default)s)")  # fmt: skip
-    add("--batch-size", type=whole, default=64, metavar="N", help="images a step (default: %(default)s)")
-    add("--dropout", type=fraction, default=0.2, metavar="F", help="before the softmax (default: %(default)s)")
-    add("--seeds", type=whole, default=1, metavar="N", help="runs of every schedule, with seeds 0..N-1 (default: 1)")
+    add(
+        "--batch-size",
+        type=whole,
+        default=64,
+        metavar="N",
+        help="images a step (default: %(default)s)",
+    )
+    add(
+        "--dropout",
+        type=fraction,
+        default=0.2,
+        metavar="F",
+        help="before the softmax (default: %(default)s)",
+    )
+    add(
+        "--seeds",
+        type=whole,
+        default=1,
+        metavar="N",
+        help="runs of every schedule, with seeds 0..N-1 (default: 1)",
+    )
     add(
         "--weights",
         default="imagenet",
         help="imagenet (the file in weights/), random, or a file (default: %(default)s)",
     )
-    add("--logdir", default="tensorboard", metavar="DIR", help="where experiments go (default: %(default)s)")
+    add(
+        "--logdir",
+        default="tensorboard",
+        metavar="DIR",
+        help="where experiments go (default: %(default)s)",
+    )
     add("--name", help="of this experiment's folder in --logdir (default: the time)")
-    add("--cache-dir", default=".cache/features", metavar="DIR", help="where features are kept (default: %(default)s)")
+    add(
+        "--cache-dir",
+        default=".cache/features",
+        metavar="DIR",
+        help="where features are kept (default: %(default)s)",
+    )
     add("--skip-damaged", action="store_true", help="leave damaged images out instead of stopping")
-    add("--export", metavar="FILE.keras", help="write the best run's whole model: uint8 images in, probabilities out")
-    add("--resume", metavar="DIR", help="finish the experiment in DIR, with the arguments it was started with")
+    add(
+        "--export",
+        metavar="FILE.keras",
+        help="write the best run's whole model: uint8 images in, probabilities out",
+    )
+    add(
+        "--resume",
+        metavar="DIR",
+        help="finish the experiment in DIR, with the arguments it was started with",
+    )
     options = parser.parse_args(arguments)
     if options.resume is not None:
         if len(arguments) != (1 if arguments[0].startswith("--resume=") else 2):
             parser.error("--resume DIR takes no other flags: they are in DIR/config.json")
         return options
     if not options.schedule:
-        parser.error(f"--schedule is missing; choose from {names.replace(' ', ', ')}, all, or FILE.py:FUNCTION")
+        parser.error(
+            f"--schedule is missing; choose from {names.replace(' ', ', ')}, all, or FILE.py:FUNCTION"
+        )
     if (options.train or options.test) and options.data != "digits":
         parser.error("--data does not go with --train and --test")
     if options.name is not None and not plain(options.name):
@@ -126,24 +177,38 @@ def options_from(arguments, source=""):
     try:
         options.logdir.encode()
     except UnicodeEncodeError:
-        parser.error(f"--logdir must be UTF-8, since TensorFlow takes nothing else, got {options.logdir!r}")
+        parser.error(
+            f"--logdir must be UTF-8, since TensorFlow takes nothing else, got {options.logdir!r}"
+        )
     if options.export and Path(options.export).suffix != ".keras":
         parser.error(f"--export must end in .keras, got {options.export}")
     if options.image_size and options.image_size < 32:
-        parser.error(f"--image-size must be >= 32, the least that MobileNetV2 takes, got {options.image_size}")
-    options.image_size = options.image_size or (96 if options.data == "digits" and not options.train else 224)
+        parser.error(
+            f"--image-size must be >= 32, the least that MobileNetV2 takes, got {options.image_size}"
+        )
+    options.image_size = options.image_size or (
+        96 if options.data == "digits" and not options.train else 224
+    )
     options.name = options.name or datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return options
 
 
 def rates_of(options):
     """Return `{label: rates of every epoch}` of the chosen schedules; raises schedulers.ScheduleError."""
-    chosen = [name for given in options.schedule for name in (schedulers.SCHEDULES if given == "all" else [given])]
+    chosen = [
+        name
+        for given in options.schedule
+        for name in (schedulers.SCHEDULES if given == "all" else [given])
+    ]
     tables = {}
     for name in chosen:
-        label, schedule, epochs = schedulers.named(name, peak_lr=options.peak_lr, drop_factor=options.drop_factor)
+        label, schedule, epochs = schedulers.named(
+            name, peak_lr=options.peak_lr, drop_factor=options.drop_factor
+        )
         if label.endswith((".json", ".md", ".svg")):
-            raise schedulers.ScheduleError(f"{name}: its runs would go to {label}, a file's name; rename the function")
+            raise schedulers.ScheduleError(
+                f"{name}: its runs would go to {label}, a file's name; rename the function"
+            )
         if label in tables:
             raise schedulers.ScheduleError(f"--schedule names {label} twice")
         tables[label] = schedulers.unroll(schedule, options.epochs or epochs, options.lr, label)
@@ -158,13 +223,19 @@ def new_directory(options):
     refuse_taken(directory)
     above = next(path for path in directory.absolute().parents if path.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise logs.ExperimentError(f"--logdir {options.logdir}: {above} is not a folder that can be written to")
+        raise logs.ExperimentError(
+            f"--logdir {options.logdir}: {above} is not a folder that can be written to"
+        )
     if options.export:
         export = Path(options.export)
         if export.exists():
-            raise logs.ExperimentError(f"--export {export} exists; remove it or choose another name")
+            raise logs.ExperimentError(
+                f"--export {export} exists; remove it or choose another name"
+            )
         if not export.absolute().parent.is_dir():
-            raise logs.ExperimentError(f"--export {export}: there is no folder {export.parent}; make it first")
+            raise logs.ExperimentError(
+                f"--export {export}: there is no folder {export.parent}; make it first"
+            )
     return directory
 
 
@@ -172,7 +243,9 @@ def refuse_taken(directory):
     """Raise logs.ExperimentError if something is in a directory, beside what a process killed at once left there."""
     import logs
 
-    if directory.is_dir() and all(path.name.startswith(".config.json.") for path in directory.iterdir()):
+    if directory.is_dir() and all(
+        path.name.startswith(".config.json.") for path in directory.iterdir()
+    ):
         return
     if directory.exists():
         way_on = f"or finish it with --resume {shlex.quote(str(directory))}"
@@ -201,7 +274,11 @@ def resumed(directory):
                 arguments.append(flag if value is True else f"{flag}={value}")
         options, rates = options_from(arguments, f"{path}: "), config["schedules"]
         for label, table in rates.items():
-            if not plain(label) or not table or not all(math.isfinite(rate) and rate >= 0 for rate in table):
+            if (
+                not plain(label)
+                or not table
+                or not all(math.isfinite(rate) and rate >= 0 for rate in table)
+            ):
                 raise ValueError(f"its schedule {label!r}")
         for name, value, wanted in (
             ("schedules", bool(rates), True),
@@ -230,7 +307,9 @@ def occupied(directory, new):
     import logs
 
     if new:
-        directory.mkdir(parents=True, exist_ok=True)  # of several processes at once, the one that holds it goes on
+        directory.mkdir(
+            parents=True, exist_ok=True
+        )  # of several processes at once, the one that holds it goes on
     with logs.held(directory):
         if new:
             refuse_taken(directory)
@@ -279,7 +358,9 @@ def _commit():
     """The commit of this project, marked where files differ from it; None outside a clone."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="]
     try:
-        git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        git = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
     except OSError:  # no git
         return None
     return git.stdout.strip() or None
@@ -296,7 +377,9 @@ def print_data(dataset):
     """Print classes, images and notes."""
     width = max(map(len, dataset.class_names), default=0)
     train, held_out = int((~dataset.validation).sum()), int(dataset.validation.sum())
-    print(f"{dataset.name}: {train} training and {held_out} validation images of {len(dataset.class_names)} classes")
+    print(
+        f"{dataset.name}: {train} training and {held_out} validation images of {len(dataset.class_names)} classes"
+    )
     for name, (train, held_out) in dataset.counts().items():
         print(f"  {name:{width}} {train:7} {held_out:7}")
     for note in dataset.notes:
@@ -351,13 +434,19 @@ def train_all(executor, epochs, runs):
 
     longest_first = sorted(runs, key=lambda each: -len(each.rates))
     waiting = {executor.submit(run.train_in_worker, each) for each in longest_first}
-    with tqdm(total=sum(len(each.rates) for each in runs), desc="training", unit=" epochs", disable=None) as bar:
+    with tqdm(
+        total=sum(len(each.rates) for each in runs), desc="training", unit=" epochs", disable=None
+    ) as bar:
         while waiting:
-            done, waiting = concurrent.futures.wait(waiting, 0.2, concurrent.futures.FIRST_COMPLETED)
+            done, waiting = concurrent.futures.wait(
+                waiting, 0.2, concurrent.futures.FIRST_COMPLETED
+            )
             while not epochs.empty():
                 schedule, seed, epoch, numbers = epochs.get()
                 accuracy, loss = numbers["val_categorical_accuracy"], numbers["val_loss"]
-                bar.set_postfix_str(f"{schedule} seed {seed} epoch {epoch}: val. {accuracy:.4f} / {loss:.4f}", False)
+                bar.set_postfix_str(
+                    f"{schedule} seed {seed} epoch {epoch}: val. {accuracy:.4f} / {loss:.4f}", False
+                )
                 bar.update()
             for future in done:
                 bar.write(result_line(future.result()))
@@ -391,12 +480,16 @@ def experiment(options, rates, directory, before=None):
                 ("weights", before["weights_sha256"], config["weights_sha256"]),
             ):
                 if then != now:
-                    raise logs.ExperimentError(f"{directory}: the {what} changed since it was started; start a new one")
+                    raise logs.ExperimentError(
+                        f"{directory}: the {what} changed since it was started; start a new one"
+                    )
             config.update({name: before[name] for name in ("git_commit", "versions")})
         with occupied(directory, new=not before):
             logs.write_json(directory / "config.json", config)
             complete(executor, epochs, options, directory, dataset, config)
-    print(f"\nlogs: {directory}; show them with: tensorboard --logdir {shlex.quote(str(directory.parent))}")
+    print(
+        f"\nlogs: {directory}; show them with: tensorboard --logdir {shlex.quote(str(directory.parent))}"
+    )
 
 
 def complete(executor, epochs, options, directory, dataset, config):
@@ -430,15 +523,27 @@ def complete(executor, epochs, options, directory, dataset, config):
 
     runs = runs_of(config, directory, dataset, computed)
     sides = runs[0].labels, runs[0].train, runs[0].validation
-    known = executor.submit(reference.reference, computed.directory, computed.shape, *sides, dataset.fingerprint)
+    known = executor.submit(
+        reference.reference, computed.directory, computed.shape, *sides, dataset.fingerprint
+    )
     train_all(executor, epochs, [each for each in runs if not finished(each)])
     logs.write_json(directory / "reference.json", known.result())
     print(report.write(directory), end="")
     if options.export and not Path(options.export).exists():
         results = [logs.read_json(Path(each.directory) / "result.json") for each in runs]
-        best = max(zip(results, runs), key=lambda pair: pair[0]["final"]["val_categorical_accuracy"])[1]
-        logs.remove_leftovers(Path(options.export).parent, f".{glob.escape(Path(options.export).name)}.*.tmp")
-        chosen = best.directory, options.export, dataset.class_names, best.conditions, options.weights
+        best = max(
+            zip(results, runs), key=lambda pair: pair[0]["final"]["val_categorical_accuracy"]
+        )[1]
+        logs.remove_leftovers(
+            Path(options.export).parent, f".{glob.escape(Path(options.export).name)}.*.tmp"
+        )
+        chosen = (
+            best.directory,
+            options.export,
+            dataset.class_names,
+            best.conditions,
+            options.weights,
+        )
         executor.submit(run.export, *chosen).result()
         print(f"model of {best.schedule} seed {best.seed}: {options.export}")
 
@@ -454,10 +559,17 @@ def finished(each):
         return False
     try:
         made = report.fields(result, "schedule", "seed", "epochs", "conditions", "final", "best")
-        now = {"schedule": each.schedule, "seed": each.seed, "epochs": len(each.rates), "conditions": each.conditions}
+        now = {
+            "schedule": each.schedule,
+            "seed": each.seed,
+            "epochs": len(each.rates),
+            "conditions": each.conditions,
+        }
         for name, value in now.items():
             if made[name] != value:
-                raise logs.ExperimentError(f"{result}: its {name} is not that of the experiment now")
+                raise logs.ExperimentError(
+                    f"{result}: its {name} is not that of the experiment now"
+                )
         report.audited_curves(directory, each.rates, made)
     except (logs.ExperimentError, AttributeError, TypeError) as error:
         print(f"train.py: {error}; this run is done again", file=sys.stderr)
@@ -525,7 +637,9 @@ def ended_by_signals(directory):
         with contextlib.suppress(OSError):
             os.write(terminal, ("\n" * os.isatty(terminal) + line).encode(errors="surrogateescape"))
         with contextlib.suppress(Exception):
-            for worker in multiprocessing.active_children():  # or they would end when they next look up
+            for (
+                worker
+            ) in multiprocessing.active_children():  # or they would end when they next look up
                 worker.kill()
         os._exit(128 + number)  # as shells have it: 130, 143
 
@@ -549,7 +663,9 @@ def refusal(error):
     unfinished = getattr(error, "unfinished", None)
     if isinstance(error, BrokenPipeError):
         error = "nobody reads standard output any more"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain when it flushes it in the end
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # or Python would complain when it flushes it in the end
     elif isinstance(error, OSError):
         place = error.filename or "a file"
         error = f"{place}: {error.strerror or error}; make room, or see that it is there and can be written"
@@ -563,5 +679,7 @@ def refusal(error):
 if __name__ == "__main__":
     # A line is shown when it is printed, by a pipe too, and a pipe without a reader is noticed soon.
     if sys.stdout:
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # a terminal may know no ±
+        sys.stdout.reconfigure(
+            line_buffering=True, errors="backslashreplace"
+        )  # a terminal may know no ±
     sys.exit(main())

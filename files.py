@@ -1,0 +1,100 @@
+"""Files that are whole or absent: atomic writes, JSON, and the lock of a directory in use."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+LOCK = ".lock"  # file in a locked directory; it stays there
+_HOST = re.sub(r"\W", "-", socket.gethostname())
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[\w-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp")
+
+
+class FileError(Exception):
+    """A file or directory cannot be used as it is; the message says which, why, and what to do."""
+
+
+def write_atomically(path: str | Path, content: bytes | str) -> None:
+    """Write a file so that a reader finds the old content or the new one, never a part.
+
+    Raises OSError that names `path`, not the temporary file beside it.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def remove_temporary_files(directory: str | Path, pattern: str = ".*.tmp") -> None:
+    """Remove temporary files of write_atomically whose process on this host is dead."""
+    for path in Path(directory).glob(pattern):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and match["host"] == _HOST and not _is_alive(int(match["pid"])):
+            with contextlib.suppress(
+                OSError
+            ):  # A leftover does no harm where it cannot be removed.
+                path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process of this number exists; Windows cannot be asked without ending it."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; raises ValueError for NaN."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A path that is not UTF-8 holds surrogates, which become escapes of JSON.
+    write_atomically(path, text.encode(errors="backslashreplace"))
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Return the object in a JSON file; raises FileError where there is none."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise FileError(f"{path} does not hold a JSON object")
+    return value
+
+
+def hash_json(value: Any) -> str:
+    """Return the sha256 of a value as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Lock a directory until the block ends; raises FileError if another process has it."""
+    try:
+        with filelock.FileLock(directory / LOCK, timeout=0):
+            yield
+    except filelock.Timeout:
+        reason = "another process is working on it; wait until it ends"
+        raise FileError(f"{directory}: {reason}, or choose another --name") from None

@@ -1,0 +1,271 @@
+"""The format of an experiment on disk: its dataclasses, written and read here and nowhere else.
+
+    NAME/config.json                     settings, schedules, data, conditions of all runs
+    NAME/validation-images.txt           names of the validation images, in the order of the .npz
+    NAME/SCHEDULE/seed-K/train/          event files of TensorBoard
+    NAME/SCHEDULE/seed-K/validation/
+    NAME/SCHEDULE/seed-K/head.npz        kernel (1280, classes), bias (classes,) at the end
+    NAME/SCHEDULE/seed-K/validation.npz  what the head says of every validation image at the end
+    NAME/SCHEDULE/seed-K/result.json     written last: a run without it is not finished
+    NAME/SCHEDULE/mean/                  event files: the mean over seeds, once all have ended
+    NAME/reference.json, reference.npz   the logistic regression on the same features
+
+A new run is written in place. A run that replaces a finished one is written to .seed-K.new and
+renamed when it is whole; between the two renames the old one is .seed-K.old.
+"""
+
+import dataclasses
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import events
+import files
+from files import FileError
+from settings import Settings
+
+FORMAT = 3  # raise it when what is stored, or how a run is computed, changes
+CONFIG, RESULT, HEAD, VALIDATION = "config.json", "result.json", "head.npz", "validation.npz"
+REFERENCE, IMAGES = "reference.json", "validation-images.txt"
+LOSS_TOLERANCE = (
+    1e-5  # between a logged mean loss, summed in float64, and the mean of float32 losses
+)
+
+
+class ExperimentError(FileError):
+    """An experiment or a run cannot be used; the message says what, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images that the runs used."""
+
+    name: str
+    class_names: list[str]
+    train: list[int]  # images of each class
+    validation: list[int]
+    left_out: list[str]  # names of damaged images
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all runs of an experiment have in common, because their numbers depend on it."""
+
+    format: int
+    data: str  # fingerprint of images, labels, class names and split
+    image_size: int
+    preprocessing: str
+    weights: str  # sha256 of the backbone's file
+    engine: str
+    decoder: str
+    batch_size: int
+    dropout: float
+    tensorflow: str
+    keras: str
+    numpy: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """The content of config.json."""
+
+    settings: Settings
+    schedules: dict[str, list[float]]  # label -> rate of every epoch
+    data: Data
+    conditions: Conditions
+    git_commit: str | None
+    python: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The content of result.json; a metric is None where it is not finite."""
+
+    schedule: str
+    seed: int
+    peak_lr: float
+    rates: list[float]  # of every epoch
+    conditions: Conditions
+    categorical_accuracy: float | None  # after the last epoch, as the rest
+    loss: float | None
+    val_categorical_accuracy: float | None
+    val_loss: float | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a head says of every validation image; N images."""
+
+    predicted: np.ndarray  # (N,) int32, -1 where the output is not finite
+    label: np.ndarray  # (N,) int32
+    loss: np.ndarray  # (N,) float32, nats
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read and audited; E epochs."""
+
+    result: Result
+    accuracy: np.ndarray  # (E,) float32, on training images while they are trained on
+    loss: np.ndarray
+    val_accuracy: np.ndarray
+    val_loss: np.ndarray
+    outputs: Outputs
+    diverged: bool  # not finite, or a training loss above that of guessing
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The logistic regression on the same features."""
+
+    C: float
+    val_categorical_accuracy: float
+    val_loss: float
+    outputs: Outputs
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An audited experiment."""
+
+    directory: Path
+    config: Config
+    runs: dict[str, list[Run]]  # label -> finished runs by seed; labels without one are left out
+    reference: Reference | None
+
+
+def run_directory(experiment: Path, label: str, seed: int) -> Path:
+    """Return where the run of a schedule and a seed belongs."""
+    return experiment / label / f"seed-{seed}"
+
+
+def from_json(kind: type, value: dict[str, Any], path: Path) -> Any:
+    """Build a dataclass from a JSON object; raises ExperimentError that names wrong fields."""
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    if set(value) != set(fields):
+        wrong = ", ".join(sorted(set(value) ^ set(fields)))
+        reason = f"not in the format of this version ({wrong})"
+        raise ExperimentError(f"{path} is {reason}; restore it, or start a new experiment")
+    nested = {name: of for name, of in fields.items() if dataclasses.is_dataclass(of)}
+    return kind(**value | {name: from_json(of, value[name], path) for name, of in nested.items()})
+
+
+# --- Writing ----------------------------------------------------------------------------------
+
+
+def write_config(experiment: Path, config: Config) -> None:
+    """Write config.json."""
+    files.write_json(experiment / CONFIG, dataclasses.asdict(config))
+
+
+def recover(experiment: Path) -> None:
+    """Undo what a killed process left behind, renames and temporary files; needs the lock."""
+    files.remove_temporary_files(experiment, "**/.*.tmp")
+    for old in experiment.glob("*/.seed-*.old"):
+        run = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+        if run.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(run)
+    for new in experiment.glob("*/.seed-*.new"):
+        shutil.rmtree(new)
+
+
+def begin_run(run: Path) -> Path:
+    """Return the empty directory to write a run to: beside its own if that one is finished."""
+    place = run.with_name(f".{run.name}.new") if (run / RESULT).exists() else run
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(exist_ok=True)
+    # Without parents: an experiment that was removed must not come back without its config.json.
+    place.mkdir()
+    return place
+
+
+def finish_run(
+    place: Path, run: Path, result: Result, head: dict[str, np.ndarray], outputs: Outputs
+) -> None:
+    """Write the head, the outputs and then the result of a run, and put it where it belongs."""
+    np.savez(place / HEAD, **head)
+    write_outputs(place / VALIDATION, outputs)
+    files.write_json(place / RESULT, dataclasses.asdict(result))
+    if place != run:
+        old = run.with_name(f".{run.name}.old")
+        run.rename(old)
+        place.rename(run)
+        shutil.rmtree(old)
+
+
+def write_outputs(path: Path, outputs: Outputs) -> None:
+    """Write predicted, label and loss of every validation image."""
+    np.savez_compressed(path, **vars(outputs))
+
+
+def write_means(experiment: Path, runs: dict[str, list[Run]], time: float) -> None:
+    """Write the mean over seeds of every schedule with at least two, as event files."""
+    for label, of in runs.items():
+        mean = experiment / label / "mean"
+        shutil.rmtree(mean, ignore_errors=True)
+        if len(of) < 2:
+            continue
+        curves = {
+            "train": {events.ACCURACY: "accuracy", events.LOSS: "loss", events.RATE: "rates"},
+            "validation": {events.ACCURACY: "val_accuracy", events.LOSS: "val_loss"},
+        }
+        for side, tags in curves.items():
+            (mean / side).mkdir(parents=True)
+            series = {
+                tag: np.mean(
+                    [run.result.rates if name == "rates" else getattr(run, name) for run in of],
+                    axis=0,
+                )
+                for tag, name in tags.items()
+            }
+            for epoch in range(len(of[0].result.rates)):
+                values = {tag: float(values[epoch]) for tag, values in series.items()}
+                events.append_scalars(mean / side, epoch, values, time)
+
+
+# --- Reading ----------------------------------------------------------------------------------
+
+
+def read_config(experiment: Path) -> Config:
+    """Return config.json; raises ExperimentError where it is missing or in another format."""
+    path = experiment / CONFIG
+    if not path.is_file():
+        raise ExperimentError(
+            f"{experiment} does not hold config.json; give a directory that train.py made"
+        )
+    return from_json(Config, files.read_json(path), path)
+
+
+def read_result(run: Path) -> Result:
+    """Return the result of a run; raises FileError where it is missing or in another format."""
+    return from_json(Result, files.read_json(run / RESULT), run / RESULT)
+
+
+def read_outputs(path: Path, data: Data) -> Outputs:
+    """Return the outputs in an .npz file; raises ExperimentError unless they fit the data."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            outputs = Outputs(**{name: arrays[name] for name in ("predicted", "label", "loss")})
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ExperimentError(f"{path} cannot be read: {error}") from None
+    count = sum(data.validation)
+    if any(array.shape != (count,) for array in vars(outputs).values()):
+        raise ExperimentError(f"{path} does not hold {count} validation images")
+    if np.bincount(outputs.label, minlength=len(data.validation)).tolist() != data.validation:
+        raise ExperimentError(
+            f"{path}: its labels are not those of the validation images in config.json"
+        )
+    return outputs
+
+
+def finished_runs(experiment: Path) -> list[tuple[str, int]]:
+    """List the label and seed of every run with a result, whatever is in it."""
+    paths = [path.parent for path in experiment.glob(f"*/seed-*/{RESULT}")]
+    return sorted((run.parent.name, int(run.name[5:])) for run in paths if run.name[5:].isdecimal())
