@@ -1,88 +1,98 @@
-"""Every image passes the frozen backbone once; the 1,280 numbers it becomes are kept on disk and checked when read.
+"""Every image passes the frozen backbone once; the 1,280 numbers are cached and verified when read.
 
-    python features.py --list       # what is kept, and how large it is
-    python features.py --prune      # remove it
+    CACHE/KEY/preprocessing.tflite, backbone.tflite   what passes the images; KEY is `key`'s hash
+    CACHE/KEY/features.f32                            float32 (N, 1280), row by row
+    CACHE/KEY/shard-00000.json                        sha256 of 256 rows, damaged images of them
 
-    CACHE/KEY/key.json              what the features depend on; KEY is its hash
-    CACHE/KEY/features.f32          float32 (N, 1280), row by row, mapped into memory when read
-    CACHE/KEY/shard-00000.json      sha256 of 512 rows, digests of their pixels, damaged images: those rows are there
-
-A row counts only when the record of its shard is there and its checksum holds; the record is written after the rows,
-whole. So extraction can be killed at any moment and goes on where it was, and two processes that need the same
-features at once write the same bytes to the same places.
+A shard counts only if its record exists and the checksum of its rows is right; the record is
+written after the rows. So extraction can be killed at any moment and continues from there, and two
+processes that need the same features at once write the same bytes to the same places.
 """
 
-import collections
-import concurrent.futures
-import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
-import importlib.util
+import itertools
 import os
-import queue
-import shutil
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
-import commands
 import data
-import logs
+import files
 import model
-import quiet
+import tasks
+from engines import Recipe, drop_engines, engine, make_graphs, thread_engine
 
-CACHE = ".cache/features"
-FORMAT = 2  # raise it when what is stored, or how it is computed, changes
-SHARD = 512  # rows; a kill costs at most this many images, three seconds of two cores
-LITERT_BATCH, KERAS_BATCH = (
-    8,
-    64,
-)  # images handed over at once; LiteRT still passes them one by one, its fastest way
-GPU_DEVICES = (
-    "/dev/nvidiactl",
-    "/dev/kfd",
-    "/dev/dxg",
-)  # without one of them there is no GPU to ask TensorFlow for
+FORMAT = 3  # raise it when what is stored, or how it is computed, changes
+SHARD = 256  # rows; at the end a core waits for another's last shard, about a second
+ROWS, ROW_BYTES = "features.f32", 4 * model.FEATURES
 
 
 class CacheError(Exception):
-    """Features cannot be kept; the message says what, where, and what to do."""
+    """The cache cannot be used; the message says what, where, and what to do."""
 
 
-class Features(NamedTuple):
-    """The features of all images of a data set, rows as in the data set."""
+@dataclass(frozen=True)
+class Features:
+    """Where the features of all N images of a data set are."""
 
     directory: Path
-    shape: tuple  # (N, 1280)
-    pixels: list  # (N,) digest of each image's decoded pixels, None where it is damaged
-    damaged: dict  # {row: reason}
+    shape: tuple[int, int]  # (N, 1280)
+    damaged: dict[int, str]  # row -> reason; the features of these rows are zeros
     engine: str
-    computed: int  # images that passed the backbone now; the others came from the cache
+    computed: int  # images passed now; the others came from the cache
 
 
-def mapped(directory, shape):
-    """Return the features in a directory as an array (N, 1280) mapped from the file, which never changes by it."""
-    # Copy-on-write: DLPack, by which TensorFlow shares the mapping, takes no read-only array.
-    return np.memmap(Path(directory) / "features.f32", np.float32, "c", shape=shape)
+@dataclass(frozen=True)
+class ShardTask:
+    """All that it takes to compute the features of one shard anywhere; picklable."""
+
+    source: data.Source
+    rows: range  # of the source, and of the cache
+    names: list[str]  # of the images, for messages
+    digests: list[bytes]  # sha256 of each encoded image
+    recipe: Recipe  # its directory is CACHE/KEY
+    check_only: bool = False  # decode the images, but pass none
+    encoded: list[bytes | OSError] | None = None  # the images, if they are read already
+
+    @property
+    def record_path(self) -> Path:
+        return Path(self.recipe.directory) / f"shard-{self.rows.start // SHARD:05}.json"
 
 
-def engine():
-    """Return what passes images here, with its version: LiteRT, or Keras where there is a GPU or no LiteRT."""
-    if importlib.util.find_spec("ai_edge_litert") is None or _gpu_is_visible():
-        return f"keras, tensorflow {importlib.metadata.version('tensorflow')}"
-    return f"litert {importlib.metadata.version('ai-edge-litert')}"
+@dataclass(frozen=True)
+class ShardRecord:
+    """What is known of a shard; kept in the cache as JSON."""
+
+    start: int  # row
+    stop: int
+    damaged: dict[int, str]  # row -> reason
+    sha256: str | None = None  # of its rows in the cache; None if they were not computed
 
 
-def _gpu_is_visible():
-    return any(map(os.path.exists, GPU_DEVICES)) and bool(
-        quiet.tensorflow().config.list_physical_devices("GPU")
-    )
+def mapped(directory: str | Path, shape: tuple[int, int]) -> np.memmap:
+    """Return cached features, float32 (N, 1280), mapped from their file."""
+    # Copy-on-write: DLPack, by which TensorFlow shares the memory, takes no read-only array.
+    return np.memmap(Path(directory) / ROWS, np.float32, "c", shape=shape)
 
 
-def key(dataset, image_size, preprocessing, weights):
-    """Return all that features depend on, as a dict of strings and numbers."""
+def decoder() -> str:
+    """Return what decodes images, with its version."""
+    return _versions("pillow", "simplejpeg")
+
+
+def _versions(*packages: str) -> str:
+    return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
+
+
+def key(dataset: data.Dataset, image_size: int, preprocessing: str, weights: str) -> dict:
+    """Return, as strings and numbers, all that features depend on; raises model.WeightsError."""
     return {
         "format": FORMAT,
         "images": dataset.images_fingerprint,
@@ -90,329 +100,143 @@ def key(dataset, image_size, preprocessing, weights):
         "preprocessing": preprocessing,
         "weights": model.weights_key(weights),
         "engine": engine(),
-        "decoder": ", ".join(
-            f"{name} {importlib.metadata.version(name)}" for name in ("pillow", "simplejpeg")
-        ),
+        "decoder": decoder(),
+        # They make LiteRT's graphs and the random weights.
+        "converter": _versions("tensorflow", "keras"),
     }
 
 
 def extract(
-    dataset,
-    image_size,
-    preprocessing,
-    weights,
-    cache=CACHE,
-    skip_damaged=False,
-    graphs=model.litert_graphs,
-):
-    """Return the Features of every image of a data set, from the cache as far as they are there.
+    dataset: data.Dataset,
+    image_size: int,
+    preprocessing: str,
+    weights: str,
+    cache: str | Path,
+    skip_damaged: bool,
+    executor: Executor,
+) -> Features:
+    """Return the features of every image of a data set from which none is left out.
 
-    `graphs` is called as model.litert_graphs, and only if an image has to pass the backbone. Once a damaged image is
-    found and `skip_damaged` is false, the remaining ones are decoded but pass no more, to find all damaged ones soon.
-    Raises data.DataError for damaged images, model.WeightsError, and CacheError where the cache cannot be written.
+    Only what is not in the cache is computed. Once a damaged image is found and `skip_damaged` is
+    false, the others are only decoded, to find all damaged ones soon. Raises data.DataError that
+    names them, model.WeightsError and CacheError.
     """
     wanted = key(dataset, image_size, preprocessing, weights)
-    directory = Path(cache) / _name(wanted)
-    shape = (len(dataset.rows), model.FEATURES)
-    logs.remove_leftovers(directory)
-    shards = {start: _checked_shard(directory, start, shape) for start in range(0, shape[0], SHARD)}
-    missing = np.repeat([shards[start] is None for start in shards], SHARD)[: shape[0]]
-    damaged = {row: reason for shard in shards.values() if shard for row, reason in _damaged(shard)}
-    if missing.any() and (skip_damaged or not damaged):
-        # First: then wrong weights leave nothing behind.
-        engines = _engines(wanted["engine"], image_size, preprocessing, weights, graphs)
-        with _reporting_full_disk(cache):
-            directory.mkdir(parents=True, exist_ok=True)
-            logs.write_json(directory / "key.json", {"data": dataset.name, **wanted})
-        _fill(dataset, missing, engines, directory, shape, shards, damaged, skip_damaged, cache)
+    directory = Path(cache) / files.hash_json(wanted)[:16]
+    recipe = Recipe(wanted["engine"], image_size, preprocessing, weights, str(directory))
+    shards = list(_shards(dataset, recipe))
+    computed, total = 0, len(dataset.names)
+    try:
+        files.remove_temporary_files(directory)
+        records = list(executor.map(read_record, shards))
+        missing = [shard for shard, record in zip(shards, records, strict=True) if record is None]
+        damaged = {row: why for record in records if record for row, why in record.damaged.items()}
+        if missing and (skip_damaged or not damaged):
+            _prepare_cache(recipe)
+        with tqdm(total=total, desc="features", unit=" images", disable=None) as bar:
+            bar.update(total - sum(len(shard.rows) for shard in missing))
+            pending = _pending(dataset.source, missing, {} if skip_damaged else damaged)
+            for record in tasks.run_tasks(executor, extract_shard, pending):
+                bar.update(record.stop - record.start)
+                damaged |= record.damaged
+                computed += record.stop - record.start - len(record.damaged)
+    except OSError as error:
+        where = error.filename or directory
+        raise CacheError(f"{where}: {error.strerror or error}; see --cache-dir") from error
+    finally:
+        drop_engines()
     if damaged and not skip_damaged:
         raise data.damaged_images(dataset, damaged)
-    pixels = [digest for shard in shards.values() for digest in shard["pixels"]]
-    return Features(directory, shape, pixels, damaged, wanted["engine"], int(missing.sum()))
+    return Features(directory, (total, model.FEATURES), damaged, recipe.name, computed)
 
 
-def _fill(dataset, missing, engines, directory, shape, shards, damaged, skip_damaged, cache):
-    """Pass the missing images; add their shards to the directory and to `shards`, and what is damaged to `damaged`."""
-    from tqdm import tqdm
-
-    free = queue.SimpleQueue()
-    for embed in engines:
-        free.put(embed)
-
-    def passed(batch):
-        """`[(row, digest of pixels, features or reason)]` of a batch `[(row, encoded)]`."""
-        images, done = [], []
-        for row, encoded in batch:
-            try:
-                image = data.decode(encoded)
-            except data.DamagedImage as error:
-                done.append((row, None, str(error)))
-                continue
-            digest = hashlib.sha256(repr(image.shape).encode())
-            digest.update(np.ascontiguousarray(image))
-            images.append((row, digest.hexdigest()[:32], image))
-        if damaged and not skip_damaged:
-            return done
-        embed = free.get()
-        try:
-            vectors = embed([image for _, _, image in images])
-        finally:
-            free.put(embed)
-        return done + [(row, digest, vector) for (row, digest, _), vector in zip(images, vectors)]
-
-    shard, rows = {}, np.empty((SHARD, shape[1]), np.float32)
-    with (
-        _open_for_writing(directory / "features.f32", cache) as file,
-        concurrent.futures.ThreadPoolExecutor(len(engines)) as threads,
-        tqdm(
-            total=len(missing),
-            initial=int((~missing).sum()),
-            desc="features",
-            unit=" images",
-            disable=None,
-        ) as bar,
-    ):
-        batches = _batches(dataset.encoded(missing), engines[0].batch)
-        for results in _in_order(threads, passed, batches, ahead=2 * len(engines)):
-            for row, digest, outcome in results:
-                bar.update()
-                start = row - row % SHARD
-                if digest is None:
-                    damaged[row] = outcome
-                    outcome = 0
-                rows[row - start] = outcome
-                shard[row] = digest
-                if len(shard) == min(SHARD, shape[0] - start) and (skip_damaged or not damaged):
-                    whole = rows[: len(shard)]
-                    record = _shard_record(whole, [shard[r] for r in sorted(shard)], start, damaged)
-                    with _reporting_full_disk(cache):
-                        _write_at(file, whole, start)
-                        logs.write_json(directory / _shard_name(start), record)
-                    shards[start] = record
-                    shard = {}
+def _prepare_cache(recipe: Recipe) -> None:
+    """Write what all tasks need."""
+    # First, because wrong weights must leave nothing behind.
+    graphs = make_graphs(recipe)
+    directory = Path(recipe.directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, graph in graphs.items():
+        files.write_atomically(directory / name, graph)
+    (directory / ROWS).touch()
 
 
-def _batches(pairs, size):
-    """Group an iterable into lists of `size`; the last one may be shorter. (itertools.batched needs Python 3.12.)"""
-    batch = []
-    for pair in pairs:
-        batch.append(pair)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _shards(dataset: data.Dataset, recipe: Recipe) -> Iterator[ShardTask]:
+    for start in range(0, len(dataset.names), SHARD):
+        names = dataset.names[start : start + SHARD]
+        digests = dataset.digests[start : start + SHARD]
+        rows = range(start, start + len(names))
+        yield ShardTask(dataset.source, rows, names, digests, recipe)
 
 
-def _in_order(threads, function, items, ahead):
-    """Yield function(item) for every item, computed by threads, in order; at most `ahead` items are read in advance."""
-    waiting = collections.deque()
-    try:
-        for item in items:
-            waiting.append(threads.submit(function, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
+def _pending(
+    source: data.Source, missing: list[ShardTask], damaged: dict[int, str]
+) -> Iterator[ShardTask]:
+    """Yield the tasks of missing shards; they only check once there is a row in `damaged`."""
+    # A source that can only be read from its beginning is read here, once.
+    stream = source.read(row for shard in missing for row in shard.rows)
+    for shard in missing:
+        encoded = list(itertools.islice(stream, len(shard.rows))) if source.sequential else None
+        yield dataclasses.replace(shard, check_only=bool(damaged), encoded=encoded)
 
 
-# --- What is on disk -------------------------------------------------------------------------------------------------
-
-
-def _name(wanted):
-    """What the directory is called of the features that `key` returned this for."""
-    return logs.json_sha256(wanted)[:16]
-
-
-def _shard_name(start):
-    return f"shard-{start // SHARD:05}.json"
-
-
-def _shard_record(rows, pixels, start, damaged):
-    """What is kept about the shard that begins at row `start`."""
-    here = {str(row): reason for row, reason in damaged.items() if start <= row < start + len(rows)}
-    return {"sha256": hashlib.sha256(rows).hexdigest(), "pixels": pixels, "damaged": here}
-
-
-def _damaged(shard):
-    return [(int(row), reason) for row, reason in shard["damaged"].items()]
-
-
-def _checked_shard(directory, start, shape):
-    """The record of a shard whose rows are there and have its checksum; None, and a word about it, where not."""
-    path = directory / _shard_name(start)
-    if not path.exists():
+def read_record(task: ShardTask) -> ShardRecord | None:
+    """Return the record of a cached shard; None, and a line on standard error if it is damaged."""
+    if not (path := task.record_path).exists():
         return None
-    length = min(SHARD, shape[0] - start)
     try:
-        record = logs.read_json(path)
-        with open(directory / "features.f32", "rb") as file:
-            file.seek(start * shape[1] * 4)
-            rows = file.read(length * shape[1] * 4)
-        if record["sha256"] == hashlib.sha256(rows).hexdigest() and len(record["pixels"]) == length:
-            _damaged(record)
+        value = files.read_json(path)
+        damaged = {int(row): reason for row, reason in value["damaged"].items()}
+        with open(path.with_name(ROWS), "rb") as file:
+            file.seek(task.rows.start * ROW_BYTES)
+            digest = hashlib.sha256(file.read(len(task.rows) * ROW_BYTES)).hexdigest()
+        record = ShardRecord(task.rows.start, task.rows.stop, damaged, digest)
+        if value | {"damaged": damaged} == dataclasses.asdict(record):
             return record
-        reason = "its checksum does not hold"
-    except (
-        OSError,
-        logs.ExperimentError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as error:
-        reason = " ".join(str(error).split())
+        reason = "its checksum is wrong"
+    except (files.FileError, OSError, KeyError, ValueError, AttributeError) as error:
+        reason = str(error)
     print(f"cache: {path} is damaged ({reason}); its images are passed again", file=sys.stderr)
     return None
 
 
-def _open_for_writing(path, cache):
-    """The file of rows, made if it is not there; what is in it stays."""
-    with _reporting_full_disk(cache):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        return open(descriptor, "r+b", buffering=0)
+def extract_shard(task: ShardTask) -> ShardRecord:
+    """Compute a shard's features, write them and then its record to the cache, and return this.
+
+    Raises data.DataError if an image is not what the data set was loaded with, and OSError if the
+    cache cannot be used.
+    """
+    damaged: dict[int, str] = {}
+    images = _decode_images(task, damaged)
+    if task.check_only:
+        for _ in images:
+            pass
+        return ShardRecord(task.rows.start, task.rows.stop, damaged)
+    vectors = np.zeros((len(task.rows), model.FEATURES), np.float32)
+    for position, vector in thread_engine(task.recipe)(images):
+        vectors[position] = vector
+    digest = hashlib.sha256(vectors).hexdigest()
+    record = ShardRecord(task.rows.start, task.rows.stop, damaged, digest)
+    # Not through a mapping, where a full disk would kill the process.
+    with open(Path(task.recipe.directory) / ROWS, "r+b") as file:
+        file.seek(task.rows.start * ROW_BYTES)
+        file.write(vectors)
+        file.flush()
+        os.fsync(file.fileno())
+    files.write_json(task.record_path, dataclasses.asdict(record))
+    return record
 
 
-def _write_at(file, rows, start):
-    """Write rows to their place and wait until the disk has them."""
-    # Not through a mapping: a full disk would kill the process there, here it raises.
-    block = memoryview(rows).cast("B")
-    offset = start * rows.shape[1] * rows.itemsize
-    while block:
-        written = os.pwrite(file.fileno(), block, offset)
-        block, offset = block[written:], offset + written
-    os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _reporting_full_disk(cache):
-    try:
-        yield
-    except OSError as error:
-        raise CacheError(
-            f"{cache}: features cannot be kept there: {error.strerror}; see --cache-dir"
-        ) from error
-
-
-# --- Engines: functions from a list of uint8 images to their features ------------------------------------------------
-
-
-def _engines(name, image_size, preprocessing, weights, graphs):
-    """A list of engines that may be called at the same time: LiteRT's one for each core, or Keras' single one."""
-    if not name.startswith("litert"):
-        return [_keras_engine(image_size, preprocessing, weights)]
-    first, second = graphs(image_size, preprocessing, weights)
-    with quiet.stderr():
-        return [_litert_engine(first, second) for _ in range(cores())]
-
-
-def cores():
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _litert_engine(first, second):
-    """One core's engine; `invoke` releases Python's lock, so several run side by side in threads."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    pixels, backbone = (
-        Interpreter(model_content=graph, num_threads=1) for graph in (first, second)
-    )
-    backbone.allocate_tensors()
-    image_in, image_out = (
-        pixels.get_input_details()[0]["index"],
-        pixels.get_output_details()[0]["index"],
-    )
-    pixels_in, vector_out = (
-        backbone.get_input_details()[0]["index"],
-        backbone.get_output_details()[0]["index"],
-    )
-    allocated = None
-
-    def embed(images):
-        nonlocal allocated
-        vectors = np.empty((len(images), model.FEATURES), np.float32)
-        for vector, image in zip(vectors, images):
-            if image.shape != allocated:
-                pixels.resize_tensor_input(image_in, (1, *image.shape))
-                pixels.allocate_tensors()
-                allocated = image.shape
-            pixels.set_tensor(image_in, image[None])
-            pixels.invoke()
-            backbone.set_tensor(
-                pixels_in, pixels.tensor(image_out)()
-            )  # a view; get_tensor would copy once more
-            backbone.invoke()
-            vector[:] = backbone.get_tensor(vector_out)[0]
-        return vectors
-
-    embed.batch = LITERT_BATCH
-    return embed
-
-
-def _keras_engine(image_size, preprocessing, weights):
-    """The engine of a GPU, or of a machine without LiteRT."""
-    tf = quiet.tensorflow()
-    prepare, backbone = (
-        model.preprocessing(image_size, preprocessing),
-        model.backbone(image_size, weights),
-    )
-    passed = tf.function(lambda pixels: backbone(pixels, training=False), reduce_retracing=True)
-
-    def embed(images):
-        if not images:
-            return np.empty((0, model.FEATURES), np.float32)
-        return passed(tf.concat([prepare(image[None]) for image in images], 0)).numpy()
-
-    embed.batch = KERAS_BATCH
-    return embed
-
-
-# --- Command line ----------------------------------------------------------------------------------------------------
-
-
-def kept(cache):
-    """List `(directory, key, bytes)` of the feature sets in a cache, oldest first; what else is there is not ours."""
-    sets = []
-    for path in Path(cache).glob("*/key.json"):
-        with contextlib.suppress(logs.ExperimentError, OSError):
-            about = logs.read_json(path)
-            if path.parent.name == _name(
-                {name: value for name, value in about.items() if name != "data"}
-            ):
-                size = sum(file.lstat().st_blocks * 512 for file in path.parent.iterdir())
-                sets.append((path.stat().st_mtime, path.parent, about, size))
-    return [entry[1:] for entry in sorted(sets, key=lambda entry: entry[0])]
-
-
-def main(arguments=None):
-    """List or remove what is kept."""
-    parser = commands.Parser(description="Show or remove kept features.")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--list", action="store_true", help="show every kept set of features")
-    action.add_argument("--prune", action="store_true", help="remove every kept set of features")
-    parser.add_argument(
-        "--cache-dir", default=CACHE, help="where they are kept (default: %(default)s)"
-    )
-    options = parser.parse_args(arguments)
-    total = 0
-    for directory, about, size in kept(options.cache_dir):
-        total += size
-        if options.prune:
-            shutil.rmtree(directory)
-        described = ", ".join(
-            f"{name} {about.get(name)}"
-            for name in ("data", "image_size", "preprocessing", "engine")
-        )
-        print(
-            f"{'removed ' if options.prune else ''}{directory}  {size / 2**20:.1f} MiB  {described}"
-        )
-    print(f"{total / 2**20:.1f} MiB in {options.cache_dir}{' removed' if options.prune else ''}")
-
-
-if __name__ == "__main__":
-    commands.end_quietly()
-    main()
+def _decode_images(task: ShardTask, damaged: dict[int, str]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield position and pixels of each whole image; the others are added to `damaged`."""
+    encoded_images = task.encoded or task.source.read(task.rows)
+    images = zip(task.rows, task.names, task.digests, encoded_images, strict=True)
+    for position, (row, name, digest, encoded) in enumerate(images):
+        if data.digest(encoded) != digest:
+            reason = f" ({encoded.strerror or encoded})" if isinstance(encoded, OSError) else ""
+            change = f"changed or vanished while it was being used{reason}"
+            raise data.DataError(f"{name} {change}; start again")
+        try:
+            yield position, data.decode(encoded)
+        except data.DamagedImage as error:
+            damaged[row] = str(error)

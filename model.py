@@ -1,37 +1,37 @@
-"""The model in its parts: preprocessing, frozen MobileNetV2 backbone, head; and the three joined for export.
+"""The model in its parts: preprocessing, frozen MobileNetV2 backbone, head; and all three in one.
 
-uint8 (H, W, 3) --preprocessing--> float32 (S, S, 3) --backbone--> features (1280,) --head--> probabilities (C,)
+uint8 (H, W, 3) --preprocessing--> float32 (S, S, 3) --backbone--> (1280,) --head--> (classes,)
 """
 
 import hashlib
 import json
 import warnings
 import zipfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-import quiet
+from tensorflow_setup import keras, tf
 
-FEATURES = 1280  # what MobileNetV2 gives for one image after pooling
+FEATURES = 1280  # numbers that MobileNetV2 gives for one image after pooling
 IMAGENET = Path(__file__).parent / "weights" / "mobilenet_v2_1.0_224_imagenet.weights.h5"
-# sha256 of all arrays in layer order as little-endian float32; the file may be written anew, the numbers may not.
+# Result of `sha256` for the ImageNet weights: another HDF5 file may hold the same numbers.
 IMAGENET_SHA256 = "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8"
 RANDOM_SEED = 0  # of a backbone without trained weights
-CLASS_NAMES = (
-    "class_names.json"  # the member of an exported .keras file that holds them, as a JSON list
-)
 PREPROCESSING = ("scale", "standardize")
+WAY_ON = "--weights takes imagenet, random or a file"
+CLASS_NAMES = "class_names.json"  # member of an exported .keras file: a JSON list of strings
 
 
 class WeightsError(Exception):
     """The backbone's weights cannot be used; the message says what, where, and what to do."""
 
 
-def weights_key(weights):
-    """Return what identifies `imagenet`, `random` or a file of weights without TensorFlow: a sha256, or its recipe.
+def weights_key(weights: str) -> str:
+    """Return what identifies `imagenet`, `random` or a file: the file's sha256, or the seed.
 
-    Raises WeightsError where there is no such file.
+    Raises WeightsError if the file cannot be read.
     """
     if weights == "random":
         return f"random, seed {RANDOM_SEED}"
@@ -39,24 +39,19 @@ def weights_key(weights):
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        reason = f"{path} cannot be read: {error.strerror}"
-        raise WeightsError(f"{reason}; --weights takes imagenet, random or a file") from None
+        raise WeightsError(f"{path}: {error.strerror}; {WAY_ON}") from None
 
 
-def backbone(image_size, weights="imagenet"):
-    """Return MobileNetV2 without its top, frozen, with average pooling: float32 (N, S, S, 3) -> (N, 1280).
+def backbone(image_size: int, weights: str = "imagenet") -> keras.Model:
+    """Return the frozen MobileNetV2 without its top: float32 (N, S, S, 3) -> (N, 1280).
 
-    `weights`: `imagenet`, whose sha256 is checked; `random`; or a `.weights.h5` file of the same architecture.
-    Raises WeightsError where they cannot be loaded or are not what they should be.
+    `weights` is `imagenet`, whose sha256 is verified, `random`, or a `.weights.h5` file of the same
+    architecture. Raises WeightsError if they cannot be loaded or hold the wrong numbers.
     """
-    quiet.tensorflow()
-    import keras
-
     if weights == "random":
         keras.utils.set_random_seed(RANDOM_SEED)
-    shape = (image_size, image_size, 3)
     base = keras.applications.MobileNetV2(
-        input_shape=shape, include_top=False, weights=None, pooling="avg"
+        input_shape=(image_size, image_size, 3), include_top=False, weights=None, pooling="avg"
     )
     base.trainable = False
     if weights == "random":
@@ -64,109 +59,94 @@ def backbone(image_size, weights="imagenet"):
     path = IMAGENET if weights == "imagenet" else Path(weights)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error"
-            )  # Keras only warns of a layer that finds nothing in the file
+            # Keras only warns of a layer that it does not find in the file.
+            warnings.simplefilter("error")
             base.load_weights(path)
-    except Exception as error:  # Keras raises ValueError, h5py OSError, KeyError and more
+    # Keras raises ValueError and its own warnings, h5py OSError, KeyError, RuntimeError and more.
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path} does not fit MobileNetV2 without its top: {reason}") from error
+        reason = f"does not fit MobileNetV2 without its top: {reason}"
+        raise WeightsError(f"{path} {reason}; {WAY_ON}") from error
     arrays = base.get_weights()
     if not all(np.isfinite(array).all() for array in arrays):
         raise WeightsError(f"{path} holds values that are not finite; restore the file")
-    if weights == "imagenet" and sha256(arrays) != IMAGENET_SHA256:
-        raise WeightsError(
-            f"{path} is not the file this project came with (sha256 {sha256(arrays)}); restore it"
-        )
+    if weights == "imagenet" and (found := sha256(arrays)) != IMAGENET_SHA256:
+        raise WeightsError(f"{path} is not the project's file (sha256 {found}); restore it")
     return base
 
 
-def sha256(arrays):
+def sha256(arrays: Iterable[np.ndarray]) -> str:
     """Return the sha256 of arrays, flattened and concatenated as little-endian float32."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array, "<f4"))
-    return digest.hexdigest()
+    parts = [np.asarray(array, "<f4").tobytes() for array in arrays]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def preprocessing(image_size, kind="scale"):
-    """Return the Keras model uint8 (N, H, W, 3) -> float32 (N, S, S, 3): bilinear resizing, then `kind`.
+def preprocessing(image_size: int, kind: str = "scale") -> keras.Model:
+    """Return the model uint8 (N, H, W, 3) -> float32 (N, S, S, 3): bilinear resizing, then `kind`.
 
-    `scale`: [-1, 1], what the ImageNet weights were trained with. `standardize`: each image to mean 0 and variance 1,
-    as the report did with tf.image.per_image_standardization; LayerNormalization over a whole image is the same.
+    `scale`: to [-1, 1], as the ImageNet weights were trained. `standardize`: each image to mean 0
+    and variance 1, as tf.image.per_image_standardization.
     """
-    quiet.tensorflow()
-    import keras
-
-    # Float before resizing: on integers Keras resizes to integers when called eagerly, and to floats in a graph.
     factor, offset = (1 / 127.5, -1.0) if kind == "scale" else (1.0, 0.0)
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
+    # To float before resizing: Keras resizes integers to integers eagerly, to floats in a graph.
     pixels = keras.layers.Rescaling(factor, offset, name="scale")(image)
-    pixels = keras.layers.Resizing(image_size, image_size, interpolation="bilinear", name="resize")(
-        pixels
-    )
+    pixels = keras.layers.Resizing(image_size, image_size, "bilinear", name="resize")(pixels)
     if kind == "standardize":
-        smallest = 1 / (
-            image_size * image_size * 3
-        )  # tf.image.per_image_standardization's floor of the variance
-        over = {"axis": [1, 2, 3], "epsilon": smallest, "center": False, "scale": False}
-        pixels = keras.layers.LayerNormalization(**over, name="standardize")(pixels)
+        # Operations of Keras, not a layer of our own: an exported model loads without this module.
+        pixels -= keras.ops.mean(pixels, axis=(1, 2, 3), keepdims=True)
+        variance = keras.ops.mean(keras.ops.square(pixels), axis=(1, 2, 3), keepdims=True)
+        # The floor keeps the noise of a nearly constant image small.
+        pixels /= keras.ops.sqrt(keras.ops.maximum(variance, 1 / (image_size * image_size * 3)))
     return keras.Model(image, pixels, name="preprocessing")
 
 
-def head_layers(classes, dropout, seed):
-    """Return the trainable end, dropout and a dense softmax; initial weights and dropout depend on the seed alone."""
-    quiet.tensorflow()
-    import keras
-
-    start = keras.initializers.GlorotUniform(seed=seed)
-    return [
-        keras.layers.Dropout(dropout, seed=seed, name="dropout"),
-        keras.layers.Dense(
-            classes, activation="softmax", kernel_initializer=start, name="probabilities"
-        ),
-    ]
+def initial_kernel(classes: int, seed: int) -> np.ndarray:
+    """Return a head's kernel before training, float32 (1280, classes), as Keras' Dense makes it."""
+    return np.asarray(keras.initializers.GlorotUniform(seed)((FEATURES, classes)))
 
 
-def joined(layers, image_size, kind="scale", weights="imagenet"):
-    """Return preprocessing, backbone and head layers as one compiled model: uint8 images -> probabilities (N, C)."""
-    quiet.tensorflow()
-    import keras
+def joined(
+    kernel: np.ndarray, bias: np.ndarray, image_size: int, kind: str, weights: str, dropout: float
+) -> keras.Model:
+    """Return preprocessing, backbone and head in one: uint8 (N, H, W, 3) -> float32 (N, classes).
 
+    The kernel is (1280, classes), the bias (classes,), `kind` that of the preprocessing; the output
+    are probabilities. Raises WeightsError.
+    """
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
-    pixels = preprocessing(image_size, kind)(image)
-    output = backbone(image_size, weights)(pixels, training=False)
-    for layer in layers:
-        output = layer(output)
-    model = keras.Model(image, output, name="classifier")
+    output = backbone(image_size, weights)(preprocessing(image_size, kind)(image), training=False)
+    output = keras.layers.Dropout(dropout, name="dropout")(output)
+    head = keras.layers.Dense(len(bias), activation="softmax", name="probabilities")
+    model = keras.Model(image, head(output), name="classifier")
+    head.set_weights([kernel, bias])
     accuracy = keras.metrics.SparseCategoricalAccuracy(name="categorical_accuracy")
-    model.compile(loss="sparse_categorical_crossentropy", metrics=[accuracy])
+    model.compile("adam", loss="sparse_categorical_crossentropy", metrics=[accuracy])
+    # Loading a model whose optimizer was not built gives a warning.
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
-def save_with_names(model, path, class_names):
-    """Save a model in Keras' own format, with `class_names.json` inside, in the order of its outputs."""
+def save_with_names(model: keras.Model, path: str | Path, class_names: Sequence[str]) -> None:
+    """Save a model as `.keras`, with the names of its outputs inside, as class_names.json."""
     model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(CLASS_NAMES, json.dumps(class_names, ensure_ascii=False))
+        archive.writestr(CLASS_NAMES, json.dumps(list(class_names), ensure_ascii=False))
 
 
-def litert_graphs(image_size, kind="scale", weights="imagenet"):
-    """Return preprocessing and backbone as two LiteRT flatbuffers, for one image at a time.
+def litert_graphs(image_size: int, kind: str, weights: str) -> tuple[bytes, bytes]:
+    """Return preprocessing and backbone as LiteRT flatbuffers, each for one image at a time.
 
-    Two, so that an image of another size makes only the small first graph allocate its tensors anew.
+    They are two, so that an image of another size makes only the small first one allocate its
+    tensors again. Raises WeightsError.
     """
-    tf = quiet.tensorflow()
-    graphs = []
-    parts = (
-        (preprocessing(image_size, kind), tf.TensorSpec((1, None, None, 3), tf.uint8)),
-        (backbone(image_size, weights), tf.TensorSpec((1, image_size, image_size, 3), tf.float32)),
-    )
-    for part, spec in parts:
-        traced = tf.function(lambda x, part=part: part(x, training=False)).get_concrete_function(
-            spec
-        )
-        # Without the model as second argument variables become constants; from_keras_model takes five times as long.
-        with quiet.stderr():
-            graphs.append(tf.lite.TFLiteConverter.from_concrete_functions([traced]).convert())
-    return graphs
+    first, second = preprocessing(image_size, kind), backbone(image_size, weights)
+    return _convert(first, None, tf.uint8), _convert(second, image_size, tf.float32)
+
+
+def _convert(part: keras.Model, size: int | None, dtype: tf.DType) -> bytes:
+    spec = tf.TensorSpec((1, size, size, 3), dtype)
+    function = tf.function(lambda x: part(x, training=False)).get_concrete_function(spec)
+    # With an empty module in place of the model, variables become constants, in a fifth of the time
+    # of TFLiteConverter.from_keras_model.
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module()).convert()
