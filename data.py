@@ -22,10 +22,9 @@ from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
+import quiet
 import simplejpeg
 from PIL import Image
-
-import quiet
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg"),

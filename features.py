@@ -25,13 +25,13 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 import commands
-import data
 import logs
-import model
+import numpy as np
 import quiet
+
+import data
+import model
 
 CACHE = ".cache/features"
 FORMAT = 2  # raise it when what is stored, or how it is computed, changes

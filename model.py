@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-
 import quiet
 
 FEATURES = 1280  # what MobileNetV2 gives for one image after pooling

@@ -1,17 +1,20 @@
-"""What several test files share: small real image folders, and the project's modules on the path."""
+"""What several test files share: small real image folders, and the command run as a user does."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+PROJECT = Path(__file__).parents[1]
 
 
 def write_images(folder, classes=("disc", "stripes", "noise"), each=8, size=32):
-    """Write `each` PNG images of every class, CLASS/N.png; a class is a pattern, every image differs."""
+    """Write `each` PNG images of every class, CLASS/N.png; a class is a pattern, images differ."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size]
     patterns = {
@@ -22,9 +25,16 @@ def write_images(folder, classes=("disc", "stripes", "noise"), each=8, size=32):
     for name in classes:
         (folder / name).mkdir(parents=True)
         for number in range(each):
-            pixels = np.repeat(patterns[name][..., None], 3, -1) + random.integers(0, 50, (size, size, 3))
+            pixels = np.repeat(patterns[name][..., None], 3, -1)
+            pixels = pixels + random.integers(0, 50, (size, size, 3))
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
     return folder
+
+
+def run_command(program, *arguments, cwd, **options):
+    """Run a command of the project in a folder and return the finished process."""
+    line = [sys.executable, PROJECT / program, *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=300, **options)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quiet
 from PIL import Image
 
-import quiet
 import train
 
 SCHEDULE = ["--schedule", "exp"]

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quiet
 from PIL import Image
 
 import data
-import quiet
 
 NOBODY = 65534  # the user id without any rights
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)

@@ -22,10 +22,10 @@ import zipfile
 from pathlib import Path
 
 import h5py
+import logs
 import pytest
 from conftest import write_images
 
-import logs
 import model
 import schedulers
 import train

@@ -3,12 +3,11 @@
 import os
 import stat
 
+import logs
 import numpy as np
 import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
-
-import logs
 
 
 def write_events(path, scalars):

@@ -4,9 +4,9 @@ import re
 import shutil
 from pathlib import Path
 
+import logs
 import pytest
 
-import logs
 import report
 import train
 

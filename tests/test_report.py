@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from logs import ACCURACY, LOSS, RATE, ExperimentError
 from matplotlib.figure import Figure
 from scipy import stats
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 import report
-from logs import ACCURACY, LOSS, RATE, ExperimentError
 
 ROOT = Path(__file__).parents[1]
 CONDITIONS = {

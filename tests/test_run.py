@@ -5,14 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import logs
 import numpy as np
 import pytest
+import run
 
 import data
 import features
-import logs
 import model
-import run
 
 keras = pytest.importorskip("keras")
 

@@ -10,11 +10,11 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import logs
 import numpy as np
 import pytest
 
 import features
-import logs
 import model
 import schedulers
 import train
