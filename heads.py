@@ -19,9 +19,11 @@ import model
 from results import Outputs
 from tensorflow_setup import keras, tf
 
-# Other widths of the matrix product end in another kernel for the last columns, which rounds
-# differently; so do products of many rows and columns (measured: AVX2 and AVX-512).
-COLUMNS_MULTIPLE = 16
+# Bits depend on the shapes of the matrix products: where one is not a multiple of the processor's
+# blocks, the last rows or columns are rounded differently. With these shapes a head has the same
+# bits in a group of any width (measured with AVX2 and AVX-512).
+PADDED_FEATURES = 1296  # 1,280 and 16 zeros: blocks are 4, 6, 8, 16, 24 or 48 rows
+COLUMNS_MULTIPLE, LEAST_COLUMNS = 16, 48
 MOST_PRODUCTS = 4096 * 64  # columns x rows of a batch
 VALIDATION_BATCH = 64  # rows; any other number would round differently, too
 VALIDATION_CHUNK = 256 * VALIDATION_BATCH  # rows whose outputs are in memory at once
@@ -84,10 +86,16 @@ def split_heads(
     labels: list[str], classes: int, batch_size: int, parts: int = 1
 ) -> list[list[str]]:
     """Split heads into at least `parts` groups, if there are as many, none of them too wide."""
-    unit = COLUMNS_MULTIPLE // math.gcd(COLUMNS_MULTIPLE, classes)  # Least heads that fill columns.
+    unit = _fewest_heads(classes)
     widest = max(1, MOST_PRODUCTS // (batch_size * classes * unit)) * unit
-    size = min(widest, math.ceil(len(labels) / parts))
+    size = max(1, min(widest, math.ceil(len(labels) / parts)))
     return [labels[start : start + size] for start in range(0, len(labels), size)]
+
+
+def _fewest_heads(classes: int) -> int:
+    """The fewest heads that fill whole blocks of columns; groups are padded to a multiple of it."""
+    unit = COLUMNS_MULTIPLE // math.gcd(COLUMNS_MULTIPLE, classes)
+    return unit * math.ceil(LEAST_COLUMNS / (unit * classes))
 
 
 def drop_out(x: tf.Tensor, rate: float, seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -118,7 +126,7 @@ class Trainer:
             self.features = tf.experimental.dlpack.from_dlpack(mapping.__dlpack__())  # not copied
             self.labels = tf.constant(task.labels, tf.int32)
             columns = heads * task.classes
-            self.kernel = keras.Variable(tf.zeros((task.shape[1], columns)))
+            self.kernel = keras.Variable(tf.zeros((PADDED_FEATURES, columns)))
             self.bias = keras.Variable(tf.zeros(columns))
             self.optimizer = ColumnAdam(columns)
             self.optimizer.build([self.kernel, self.bias])
@@ -128,16 +136,23 @@ class Trainer:
         for variable in self.optimizer.variables:
             variable.assign(tf.zeros_like(variable))
         self.optimizer.learning_rate.assign(1.0)
-        self.kernel.assign(np.tile(model.initial_kernel(self.classes, seed), self.heads))
+        kernel = np.tile(model.initial_kernel(self.classes, seed), self.heads)
+        self.kernel.assign(np.pad(kernel, [(0, PADDED_FEATURES - len(kernel)), (0, 0)]))
         self.bias.assign(tf.zeros_like(self.bias))
 
     def _outputs(self, x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return losses (B, heads) and predicted classes (B, heads), -1 where not finite."""
+        x = tf.pad(x, [[0, 0], [0, PADDED_FEATURES - x.shape[1]]])
         logits = tf.reshape(x @ self.kernel.value + self.bias.value, (-1, self.heads, self.classes))
         labels = tf.repeat(labels[:, None], self.heads, axis=1)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
         return losses, tf.where(tf.math.is_finite(losses), predicted, -1)
+
+    def _sum(self, values: tf.Tensor) -> tf.Tensor:
+        """Sum values (B, heads) over the batch in an order that does not depend on the width."""
+        padded = tf.pad(tf.cast(values, tf.float64), [[0, 0], [0, -self.heads % COLUMNS_MULTIPLE]])
+        return tf.reduce_sum(padded, axis=0)[: self.heads]
 
     @tf.function(reduce_retracing=True)
     def train_epoch(self, rows: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -152,22 +167,19 @@ class Trainer:
             with tf.GradientTape() as tape:
                 losses, predicted = self._outputs(x, labels)
                 total = tf.reduce_sum(tf.reduce_mean(losses, axis=0))
-            variables = [self.kernel, self.bias]
-            gradients = tape.gradient(total, [variable.value for variable in variables])
-            self.optimizer.apply(gradients, variables)
-            loss += tf.cast(tf.reduce_sum(losses, axis=0), tf.float64)
-            right = tf.cast(predicted == labels[:, None], tf.float64)
-            correct += tf.reduce_sum(right, axis=0)
+            gradients = tape.gradient(total, [self.kernel.value, self.bias.value])
+            self.optimizer.apply(gradients, [self.kernel, self.bias])
+            loss += self._sum(losses)
+            correct += self._sum(predicted == labels[:, None])
         return loss / tf.cast(count, tf.float64), correct / tf.cast(count, tf.float64)
 
     @tf.function(reduce_retracing=True)
     def validate(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return losses (N, heads) and predicted classes (N, heads) of rows (N,)."""
-        count = tf.size(rows)
-        batches = (count + VALIDATION_BATCH - 1) // VALIDATION_BATCH
-        shape = (None, self.heads)
-        all_losses = tf.TensorArray(tf.float32, batches, infer_shape=False, element_shape=shape)
-        all_predicted = tf.TensorArray(tf.int32, batches, infer_shape=False, element_shape=shape)
+        batches = tf.math.floordiv(tf.size(rows) - 1, VALIDATION_BATCH) + 1
+        options = {"infer_shape": False, "element_shape": (None, self.heads)}
+        all_losses = tf.TensorArray(tf.float32, batches, **options)
+        all_predicted = tf.TensorArray(tf.int32, batches, **options)
         for number in tf.range(batches):
             batch = rows[number * VALIDATION_BATCH : (number + 1) * VALIDATION_BATCH]
             x, labels = tf.gather(self.features, batch), tf.gather(self.labels, batch)
@@ -180,8 +192,9 @@ class Trainer:
 _thread = threading.local()  # A thread keeps its last trainer, because tracing costs 0.3 s.
 
 
-def _trainer(task: HeadsTask) -> Trainer:
-    unit = COLUMNS_MULTIPLE // math.gcd(COLUMNS_MULTIPLE, task.classes)
+def find_trainer(task: HeadsTask) -> Trainer:
+    """Return this thread's trainer for a task, with its graphs if the last task was of one kind."""
+    unit = _fewest_heads(task.classes)
     heads = math.ceil(len(task.rates) / unit) * unit
     key = (task.features, task.shape, task.labels.tobytes(), task.classes, heads)
     key += (task.batch_size, task.dropout)
@@ -197,58 +210,41 @@ def train_heads(
 
     After each epoch `on_epoch(epoch, {label: metrics})` is called with the heads that took part.
     """
-    trainer = _trainer(task)
+    trainer = find_trainer(task)
     trainer.reset(task.seed)
-    labels, classes = list(task.rates), task.classes
-    finished: dict[str, Head] = {}
+    classes, finished = task.classes, {}
     for epoch in range(max(map(len, task.rates.values()))):
-        training = {
-            label: head for head, label in enumerate(labels) if epoch < len(task.rates[label])
-        }
+        columns = {label: i for i, label in enumerate(task.rates) if epoch < len(task.rates[label])}
         rates = np.zeros(trainer.heads, np.float32)  # 0 for ended heads and those that only pad
-        for label, head in training.items():
-            rates[head] = task.rates[label][epoch]
+        rates[list(columns.values())] = [task.rates[label][epoch] for label in columns]
         trainer.optimizer.column_rates.assign(np.repeat(rates, classes))
         rows = order(task.seed, epoch, task.train)
         loss, accuracy = (value.numpy() for value in trainer.train_epoch(rows, np.int64(task.seed)))
-        ending = {
-            label: head for label, head in training.items() if epoch + 1 == len(task.rates[label])
-        }
-        val_loss, val_accuracy, outputs = _validate(trainer, task, ending)
+        ending = [label for label in columns if epoch + 1 == len(task.rates[label])]
+        val_loss, val_accuracy, outputs = _validate(trainer, task, [columns[i] for i in ending])
         used = trainer.optimizer.column_rates.numpy()[::classes]
-        metrics = {
-            label: EpochMetrics(
-                *(float(v[head]) for v in (used, accuracy, loss, val_accuracy, val_loss))
-            )
-            for label, head in training.items()
-        }
-        on_epoch(epoch, metrics)
-        for label, head in ending.items():
-            columns = slice(head * classes, (head + 1) * classes)
-            kernel, bias = trainer.kernel.numpy()[:, columns], trainer.bias.numpy()[columns]
-            finished[label] = Head(kernel, bias, outputs[label])
+        values = np.stack([used, accuracy, loss, val_accuracy, val_loss], axis=1).tolist()
+        on_epoch(epoch, {label: EpochMetrics(*values[i]) for label, i in columns.items()})
+        for label, said in zip(ending, outputs, strict=True):
+            own = slice(columns[label] * classes, (columns[label] + 1) * classes)
+            kernel = trainer.kernel.numpy()[: task.shape[1], own]
+            finished[label] = Head(kernel, trainer.bias.numpy()[own], said)
     return finished
 
 
 def _validate(
-    trainer: Trainer, task: HeadsTask, ending: dict[str, int]
-) -> tuple[np.ndarray, np.ndarray, dict[str, Outputs]]:
+    trainer: Trainer, task: HeadsTask, ending: list[int]
+) -> tuple[np.ndarray, np.ndarray, list[Outputs]]:
     """Return mean loss and accuracy (heads,), and the outputs of the heads that end."""
     loss, correct = np.zeros(trainer.heads), np.zeros(trainer.heads)
-    kept = []
-    for start in range(0, len(task.validation), VALIDATION_CHUNK):
+    labels, kept = task.labels[task.validation], []
+    for start in range(0, len(labels), VALIDATION_CHUNK):
         rows = task.validation[start : start + VALIDATION_CHUNK].astype(np.int32)
         losses, predicted = (value.numpy() for value in trainer.validate(rows))  # (chunk, heads)
-        loss += losses.sum(axis=0, dtype=np.float64)
+        # One head a row, so that NumPy adds in the same order whatever the number of heads.
+        loss += np.ascontiguousarray(losses.T, np.float64).sum(axis=1)
         correct += (predicted == task.labels[rows, None]).sum(axis=0)
-        kept.append((losses[:, list(ending.values())], predicted[:, list(ending.values())]))
-    labels = task.labels[task.validation]
-    outputs = {
-        label: Outputs(
-            predicted=np.concatenate([predicted[:, i] for _, predicted in kept]),
-            label=labels,
-            loss=np.concatenate([losses[:, i] for losses, _ in kept]),
-        )
-        for i, label in enumerate(ending)
-    }
+        kept.append((losses[:, ending], predicted[:, ending]))
+    losses, predicted = map(np.concatenate, zip(*kept, strict=True))
+    outputs = [Outputs(predicted[:, i], labels, losses[:, i]) for i in range(len(ending))]
     return loss / len(labels), correct / len(labels), outputs
