@@ -17,14 +17,16 @@ from typing import ClassVar, Protocol
 import numpy as np
 from PIL import Image
 
-from decoding import DamagedImage, decode
+from decoding import DamagedImage, decode, decode_with_remarks
 
-__all__ = ["DamagedImage", "DataError", "Dataset", "Source", "damaged_images", "decode", "load"]
+__all__ = ["DamagedImage", "decode", "decode_with_remarks"]
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # These lie beside images and are not worth a note.
 NOT_IMAGES = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".db", ".ini", ".log")
 VALIDATION_NAMES = ("validation", "val", "test")
+# A note names so many images and counts the others.
+NAMED = 10
 # A class with this many times the images of another is worth a note.
 IMBALANCE = 10
 
@@ -202,6 +204,19 @@ def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
         return DataError(f"{problems[0]}; {way_on}")
     heading = f"{dataset.name}: {len(problems)} damaged images; {way_on}"
     return DataError("\n  ".join([heading, *problems]))
+
+
+def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
+    """Return a note for each kind of remark, with the number of images and their names.
+
+    `remarks` is {row: remark}, of a data set without any image left out.
+    """
+    notes = []
+    for remark in sorted(set(remarks.values())):
+        names = [dataset.names[row] for row in sorted(remarks) if remarks[row] == remark]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        notes.append(f"{len(names)} images {remark}: {', '.join(names[:NAMED])}{more}")
+    return notes
 
 
 def _hash_position(key: bytes) -> float:

@@ -26,6 +26,11 @@ def decode(encoded: bytes | OSError) -> np.ndarray:
     not a whole image in one of FORMATS with at most MAX_PIXELS pixels, and for an OSError, which
     stands for a file that could not be read.
     """
+    return decode_with_remarks(encoded)[0]
+
+
+def decode_with_remarks(encoded: bytes | OSError) -> tuple[np.ndarray, str | None]:
+    """Return what `decode` returns, and what the user should know about the image, or None."""
     if isinstance(encoded, OSError):
         raise DamagedImage(f"cannot be read: {encoded.strerror or encoded}")
     if not encoded:
@@ -41,7 +46,7 @@ def decode(encoded: bytes | OSError) -> np.ndarray:
         size = f"{image.width} x {image.height}"
         raise DamagedImage(f"{size} is more than {MAX_PIXELS:,} pixels")
     try:
-        return _pixels(image, encoded)
+        return _pixels(image, encoded), None
     # Lack of memory says nothing about the image.
     except MemoryError:
         raise
