@@ -1,6 +1,7 @@
 """What several test files share: small real image folders, and the command run as a user does."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+import events
+import files
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 PROJECT = Path(__file__).parents[1]
@@ -41,3 +45,43 @@ def run_command(program, *arguments, cwd, **options):
 def images(tmp_path_factory):
     """A folder of 24 images in 3 classes; not to be changed."""
     return write_images(tmp_path_factory.mktemp("data") / "patterns")
+
+
+# An experiment that takes seconds: two schedules, two seeds, three epochs, small images.
+EXPERIMENT = ["--schedule", "exp", "linear_warmup", "--seeds", "2", "--data", "images",
+    "--image-size", "32", "--epochs", "3", "--name", "one", "--export", "model.keras"]  # fmt: skip
+RESUME = ["--resume", "tensorboard/one"]
+RUNS = [("exp", 0), ("exp", 1), ("linear_warmup", 0), ("linear_warmup", 1)]
+
+
+@pytest.fixture(scope="session")
+def whole(images, tmp_path_factory):
+    """The folder of an experiment that nothing happened to, with its images; not to be changed."""
+    place = tmp_path_factory.mktemp("whole") / "place"
+    shutil.copytree(images, place / "images")
+    finished = run_command("train.py", *EXPERIMENT, cwd=place)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    (place / "stdout").write_text(finished.stdout)
+    return place
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of that folder."""
+    return shutil.copytree(whole, tmp_path / "place")
+
+
+def numbers(experiment):
+    """`{file: content}` of an experiment, without what holds times or names of places.
+
+    Of event files the scalars, of .npz and .json the bytes.
+    """
+    found = {}
+    for path in sorted(experiment.rglob("*")):
+        name = str(path.relative_to(experiment))
+        if "tfevents" in name:
+            scalars = events.read_scalars(path.parent)
+            found[name] = {tag: values.tobytes() for tag, values in scalars.items()}
+        elif path.is_file() and path.name != files.LOCK:
+            found[name] = path.read_bytes()
+    return found

@@ -114,10 +114,16 @@ def test_damage_is_noticed_named_and_mended(dataset, tmp_path, graphs, capsys, w
 
 
 @pytest.mark.parametrize(
-    "change", ["images", "image_size", "preprocessing", "weights", "engine", "decoder", "format", "order"]
+    "change",
+    ["images", "image_size", "preprocessing", "weights", "engine", "decoder", "format", "order"],
 )
 def test_all_that_changes_features_changes_the_key(dataset, monkeypatch, tmp_path, change):
-    arguments = {"dataset": dataset, "image_size": SIZE, "preprocessing": "scale", "weights": "imagenet"}
+    arguments = {
+        "dataset": dataset,
+        "image_size": SIZE,
+        "preprocessing": "scale",
+        "weights": "imagenet",
+    }
     before = features.key(**arguments)
     assert before == features.key(**arguments)
     if change == "images":
@@ -140,7 +146,9 @@ def test_all_that_changes_features_changes_the_key(dataset, monkeypatch, tmp_pat
 
 
 def test_labels_and_split_do_not_change_the_key(dataset):
-    other = dataset._replace(labels=dataset.labels[::-1], validation=~dataset.validation, names=dataset.names[::-1])
+    other = dataset._replace(
+        labels=dataset.labels[::-1], validation=~dataset.validation, names=dataset.names[::-1]
+    )
     arguments = (SIZE, "scale", "imagenet")
     assert features.key(other, *arguments) == features.key(dataset, *arguments)
 
@@ -161,7 +169,9 @@ except features.CacheError as error:
 def test_a_full_disk_is_told_and_what_was_written_counts(images, dataset, tmp_path, graphs):
     room = 13 * 5120  # bytes: the first shard of ten rows fits, the second does not
     command = [sys.executable, "-c", LIMITED, str(images), str(tmp_path), str(room)]
-    told = subprocess.run(command, capture_output=True, text=True, cwd=Path(features.__file__).parent, check=True)
+    told = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(features.__file__).parent, check=True
+    )
     assert "features cannot be kept there" in told.stdout and "--cache-dir" in told.stdout
     assert told.stdout.count("\n") == 1
     assert extract(dataset, tmp_path, graphs).computed == 14
@@ -189,7 +199,9 @@ def test_what_is_kept_is_listed_and_pruned(dataset, tmp_path, graphs, capsys):
     (tmp_path / "mine/key.json").write_text('{"a": 1}')  # somebody else's
     features.main(["--list", "--cache-dir", str(tmp_path)])
     told = capsys.readouterr().out
-    assert str(found.directory) in told and "data patterns, image_size 32, preprocessing scale" in told
+    assert (
+        str(found.directory) in told and "data patterns, image_size 32, preprocessing scale" in told
+    )
     features.main(["--prune", "--cache-dir", str(tmp_path)])
     assert not found.directory.exists() and (tmp_path / "mine/key.json").exists()
     features.main(["--list", "--cache-dir", str(tmp_path)])

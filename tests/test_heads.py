@@ -79,7 +79,10 @@ def test_training_on_features_is_training_through_the_whole_frozen_model(images,
     dataset = data.load(str(images))
     with ThreadPoolExecutor(2) as executor:
         computed = features.extract(dataset, 32, "scale", "imagenet", tmp_path, False, executor)
-    sides = {"train": dataset.rows[~dataset.validation], "validation": dataset.rows[dataset.validation]}
+    sides = {
+        "train": dataset.rows[~dataset.validation],
+        "validation": dataset.rows[dataset.validation],
+    }
     task = HeadsTask(computed.directory, computed.shape, dataset.labels, **sides, classes=3,
         rates={"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)  # fmt: skip
     pixels = [data.decode(encoded) for encoded in dataset.source.read(dataset.rows)]

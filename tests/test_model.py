@@ -15,7 +15,10 @@ import tensorflow as tf  # noqa: E402
 @pytest.fixture(scope="module")
 def pictures():
     random = np.random.default_rng(0)
-    return [random.integers(0, 256, (1, *size, 3), dtype=np.uint8) for size in ((40, 60), (96, 96), (130, 20))]
+    return [
+        random.integers(0, 256, (1, *size, 3), dtype=np.uint8)
+        for size in ((40, 60), (96, 96), (130, 20))
+    ]
 
 
 def test_backbone_is_frozen_and_gives_1280_features():
@@ -34,10 +37,14 @@ def test_a_changed_weight_is_refused(tmp_path, monkeypatch):
     shutil.copy(model.IMAGENET, copy)
     with h5py.File(copy, "r+") as file:
         arrays = []
-        file.visititems(lambda _, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda _, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None
+        )
         arrays[0][...] = arrays[0][...] + np.float32(1e-3)
     monkeypatch.setattr(model, "IMAGENET", copy)
-    with pytest.raises(model.WeightsError, match=r"is not the file this project came with.*restore it"):
+    with pytest.raises(
+        model.WeightsError, match=r"is not the file this project came with.*restore it"
+    ):
         model.backbone(32)
 
 
@@ -48,7 +55,9 @@ def test_a_file_that_holds_no_such_weights_is_refused(tmp_path, content):
         keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(path)
     else:
         path.write_bytes(content)
-    with pytest.raises(model.WeightsError, match=r"own\.weights\.h5 does not fit MobileNetV2") as refusal:
+    with pytest.raises(
+        model.WeightsError, match=r"own\.weights\.h5 does not fit MobileNetV2"
+    ) as refusal:
         model.backbone(32, path)
     assert "\n" not in str(refusal.value)
 

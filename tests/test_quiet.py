@@ -27,7 +27,10 @@ def test_tensorflow_comes_in_silence_and_garbage_is_collected_as_before(enabled)
 
 def test_only_standard_error_is_silenced_and_only_for_a_while(capfd):
     with pytest.raises(ValueError, match="passes"), quiet.stderr():
-        subprocess.run([sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr)"], check=True)
+        subprocess.run(
+            [sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr)"],
+            check=True,
+        )
         raise ValueError("passes")
     print("after", file=sys.stderr)
     assert capfd.readouterr() == ("out\n", "after\n")
