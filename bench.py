@@ -30,16 +30,16 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
-
 import commands
-import data
-import features
 import logs
-import model
+import numpy as np
 import quiet
 import run
+from PIL import Image
+
+import data
+import features
+import model
 import schedulers
 import train
 

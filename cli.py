@@ -5,6 +5,7 @@ import faulthandler
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -18,9 +19,14 @@ class Parser(argparse.ArgumentParser):
 
 def end_quietly() -> None:
     """Let Ctrl-C, and a pipe that its reader closed (as `| head`), end without a traceback."""
-    for name in ("SIGINT", "SIGPIPE"):
+    for name in ("SIGINT", "SIGPIPE"):  # Windows has no SIGPIPE.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
+def print_lines_at_once() -> None:
+    """Let a pipe show each line when it is printed, and replace what a terminal cannot show."""
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 def silence_native_stderr() -> None:
@@ -33,3 +39,14 @@ def silence_native_stderr() -> None:
     sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     faulthandler.enable(sys.stderr)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def refuse(program: str, message: object) -> int:
+    """Print why a command cannot do what it was asked to; returns the exit status 2."""
+    print(f"{program}: error: {message}", file=sys.stderr)
+    return 2
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a name is that of a folder and nothing else: a path could lead anywhere."""
+    return name == Path(name).name and not name.startswith(".") and name.isprintable()

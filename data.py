@@ -1,286 +1,231 @@
-"""Where images come from: the embedded digits, an image folder, TFRecords, or any TFDS image classification data set.
+"""Where images come from: the embedded digits, an image folder, TFRecords or a TFDS data set.
 
-Whatever the source, `load` makes one pass over it and returns one `Dataset`: every image has a row, a label, a side
-(training or validation) and a name for messages. Images stay where they are and are read again, in the same order, by
-`encoded`. All checks of user data live here.
+`load` reads a source once and returns one `Dataset`: every image has a row, a label, a side
+(training or validation) and a name for messages. The images stay where they are; the data set's
+source reads them again. All checks of user data live here and in records.py.
 """
 
-import difflib
-import glob
-import gzip
+import functools
 import hashlib
 import io
-import logging
 import os
-import queue
-import threading
-import urllib.error
-import urllib.request
-import warnings
-import zlib
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
 import numpy as np
-import simplejpeg
 from PIL import Image
 
-import quiet
+from decoding import DamagedImage, decode, decode_with_remarks
 
-FORMATS = {
-    "JPEG": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "BMP": (".bmp",),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-}
-EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
-NO_IMAGES = (
-    ".txt",
-    ".md",
-    ".csv",
-    ".json",
-    ".xml",
-    ".html",
-    ".db",
-    ".ini",
-    ".log",
-)  # beside images and never noted
+__all__ = ["DamagedImage", "decode", "decode_with_remarks"]
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+# These lie beside images and are not worth a note.
+NOT_IMAGES = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".db", ".ini", ".log")
 VALIDATION_NAMES = ("validation", "val", "test")
-IMAGE_KEY, LABEL_KEY = (
-    "image/encoded",
-    "image/class/label",
-)  # of a record, as TensorFlow's image data sets name them
-GZIP = b"\x1f\x8b\x08"  # how such a file begins; a plain one could only if its first record had one of few lengths
-AROUND_RECORD = 16  # bytes: its length and two checksums
-READ_AT_ONCE = 32  # records; one by one TensorFlow takes 0.3 ms each, and more would hold many large images in memory
-MAX_PIXELS = 50_000_000  # decoded: 150 MB; a phone's largest photograph has 48 million
-IMBALANCE = 10  # a class with this many times the images of another is worth a note
-TFDS_HOST = "http://storage.googleapis.com/"  # where most of what TFDS downloads lies
-ANSWER_WITHIN = 10  # seconds; without a network TFDS itself would try again for minutes
-
-# What matters comes as an exception, and a warning would not say in which file; MAX_PIXELS is checked here.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+# A note names so many images and counts the others.
+NAMED = 10
+# A class with this many times the images of another is worth a note.
+IMBALANCE = 10
 
 
 class DataError(Exception):
     """The data cannot be used as they are; the message says what, where, and what to do."""
 
 
-class DamagedImage(Exception):
-    """One image cannot be decoded; the message says why."""
+class Source(Protocol):
+    """Where encoded images can be read again; picklable: paths and offsets, never open files."""
+
+    # True where reading a row means reading all rows before it: ask for all in one call.
+    sequential: bool
+
+    def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
+        """Yield the encoded image of each row, in ascending order; an OSError if unreadable."""
 
 
-class Record(NamedTuple):
-    """One image as its source gives it; `encoded` is an OSError where the file could not be read."""
-
-    name: str  # what a message calls it: a path, or a file and a record number
-    key: str | None  # what decides its side where the source has no split; None: its content does
-    label: object  # anything sortable: a folder's name, a number
-    validation: bool | None  # None: the source has no split, for all of its records
-    encoded: bytes | OSError | None  # None: was not asked for
-
-
-class Dataset(NamedTuple):
-    """Images with labels and sides, in a fixed order; N images."""
+@dataclass(frozen=True)
+class Dataset:
+    """N images with labels and sides, in a fixed order."""
 
     name: str
-    class_names: list  # sorted
-    rows: (
-        np.ndarray
-    )  # (N,) int64, each image's place in its source: 0..N-1 unless some are left out
-    labels: np.ndarray  # (N,) int32, an index into class_names
+    class_names: list[str]  # class_names[label]
+    source: Source
+    rows: np.ndarray  # (N,) int64, each image's row in the source: 0..N-1 unless some are left out
+    labels: np.ndarray  # (N,) int32
     validation: np.ndarray  # (N,) bool
-    names: list  # (N,) str
-    digests: list  # (N,) sha256 of each encoded image
-    notes: list  # str, what the user should know
-    records: object  # (wanted) -> iterator of Record, one for each row
-    places: np.ndarray | None  # (N,) in [0, 1), what decides the side; None: the source has a split
-    fraction: float  # of validation, where the source has no split
+    names: list[str]  # each printable on one line
+    digests: list[bytes]  # sha256 of each encoded image
+    notes: list[str]  # what the user should know
+    places: np.ndarray | None  # (N,) in [0, 1), decides the side; None: the source has a split
+    fraction: float  # share of validation images where the source has no split
 
     @property
-    def images_fingerprint(self):
-        """sha256 of the images in their order, whatever their labels and sides: what features depend on."""
+    def images_fingerprint(self) -> str:
+        """sha256 of the images in their order: what features depend on."""
         return hashlib.sha256(b"".join(self.digests)).hexdigest()
 
     @property
-    def fingerprint(self):
-        """sha256 of images, labels, class names and split: what a run's numbers depend on."""
-        parts = [
-            self.images_fingerprint,
-            repr(self.class_names),
-            self.labels.tobytes(),
-            self.validation.tobytes(),
-        ]
-        return hashlib.sha256(
-            b"\0".join(p if isinstance(p, bytes) else p.encode() for p in parts)
-        ).hexdigest()
+    def fingerprint(self) -> str:
+        """sha256 of images, class names, labels and split: what a run's numbers depend on."""
+        names = [name.encode() for name in self.class_names]
+        arrays = [self.labels.tobytes(), self.validation.tobytes()]
+        parts = [self.images_fingerprint.encode(), *names, *arrays]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
-    def counts(self):
-        """`{class name: (training images, validation images)}`."""
-        sides = [
-            np.bincount(self.labels[self.validation == side], minlength=len(self.class_names))
-            for side in (0, 1)
-        ]
-        return {
-            name: (int(train), int(held_out))
-            for name, train, held_out in zip(self.class_names, *sides)
-        }
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Return {class name: (training images, validation images)}."""
+        classes = len(self.class_names)
+        train = np.bincount(self.labels[~self.validation], minlength=classes).tolist()
+        validation = np.bincount(self.labels[self.validation], minlength=classes).tolist()
+        return dict(zip(self.class_names, zip(train, validation, strict=True), strict=True))
 
-    def without(self, rows):
-        """Return the data set without some rows; raises DataError where a class does not survive it.
+    def empty_classes(self) -> list[str]:
+        """Return the names of classes without images."""
+        return [name for name, sizes in self.counts().items() if not sum(sizes)]
 
-        An image may change its side if it is the only one left for it; see _split.
+    def without(self, rows: Iterable[int]) -> "Dataset":
+        """Return the data set without these rows; raises DataError if a class does not survive.
+
+        Where the source has no split, an image changes its side if it is the last one of its class
+        that the other side can have.
         """
-        keep = np.isin(self.rows, list(rows), invert=True)
-        kept = {name: getattr(self, name)[keep] for name in ("rows", "labels", "validation")}
-        if self.places is not None:
-            kept["places"] = self.places[keep]
-            kept["validation"] = _split(kept["labels"], kept["places"], self.fraction)
-        for name in ("names", "digests"):
-            kept[name] = [getattr(self, name)[i] for i in np.flatnonzero(keep)]
-        return checked(self._replace(**kept))
-
-    def encoded(self, wanted):
-        """Yield `(row, what decode takes)` of the rows for which `wanted` (N,) bool is true, where none was left out.
-
-        Raises DataError where an image is not what it was when the data set was loaded.
-        """
-        rows = 0
-        for row, record in enumerate(
-            self.records(np.append(wanted, True))
-        ):  # one more, to notice if there is one
-            rows = row + 1
-            if rows > len(wanted):
-                break
-            if wanted[row]:
-                if _digest(record) != self.digests[row]:
-                    raise DataError(
-                        f"{self.names[row]} changed or vanished while it was being used; start again"
-                    )
-                yield row, record.encoded
-        if rows != len(wanted):
-            raise DataError(
-                f"{self.name}: images came or vanished while they were being used; start again"
-            )
-
-
-def shown(text):
-    """The text with unprintable characters escaped, so that it stays on one line; different texts stay different."""
-    return text if text.isprintable() and "\\" not in text else repr(text)[1:-1]
-
-
-def decode(encoded):
-    """Return an encoded image as uint8 (height, width, 3); of an animation the first frame.
-
-    Transparency and EXIF orientation are ignored, as by TensorFlow. Raises DamagedImage for anything that is not a
-    whole image in one of FORMATS with at most MAX_PIXELS pixels; also for the OSError that reading the file gave.
-    """
-    if isinstance(encoded, OSError):
-        raise DamagedImage(f"cannot be read: {encoded.strerror or encoded}")
-    if not encoded:
-        raise DamagedImage("empty")
-    try:
-        image = Image.open(io.BytesIO(encoded), formats=list(FORMATS))
-    except Image.DecompressionBombError:
-        raise DamagedImage(f"more than {MAX_PIXELS:,} pixels") from None
-    except Exception:
-        raise DamagedImage(f"damaged, or no {', '.join(FORMATS)} image") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise DamagedImage(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
-    try:
-        if image.mode.startswith(
-            "I"
-        ):  # 16 bits of grey, which convert() would clip instead of scale
-            grey = (np.asarray(image) >> 8).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=-1)
-        if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
-            # As tf.io.decode_jpeg does unless told otherwise, to the last bit: the fast transform. Pillow has the exact
-            # one only, and validation accuracies of the same runs differ by up to 0.004 between the two.
-            return simplejpeg.decode_jpeg(encoded, "RGB", fastdct=True)
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        return np.asarray(image.convert("RGB"))
-    except MemoryError:
-        raise  # which says nothing about the image
-    except Exception as error:  # Pillow's decoders raise anything from OSError to SyntaxError
-        raise DamagedImage(f"damaged: {_one_line(error)}") from None
-
-
-def _one_line(error):
-    """What an exception of another library says, in one line that is not too long."""
-    return shown(" ".join(str(error).split())[:300]) or type(error).__name__
-
-
-def load(source="digits", train=None, test=None, validation_fraction=0.2):
-    """Return the Dataset of `digits`, `tfds:NAME` or a folder, or of the TFRecords that two globs match.
-
-    One pass reads every image once and decodes none. A source without a validation split gets one: an image goes to
-    validation by a hash of its own name, so it stays on its side when others come or go. Raises DataError.
-    """
-    if train is not None or test is not None:
-        if train is None or test is None:
-            missing = "--train" if train is None else "--test"
-            raise DataError(f"{missing} GLOB is missing; TFRecords need --train and --test")
-        name = os.path.basename(os.path.dirname(os.path.abspath(train)))
-        return _scanned(
-            shown(name) or "TFRecords", validation_fraction, *_record_files(train, test)
+        keep = np.flatnonzero(np.isin(self.rows, list(rows), invert=True))
+        places = None if self.places is None else self.places[keep]
+        labels, validation = self.labels[keep], self.validation[keep]
+        smaller = replace(
+            self,
+            rows=self.rows[keep],
+            labels=labels,
+            validation=validation if places is None else _split(labels, places, self.fraction),
+            names=[self.names[i] for i in keep],
+            digests=[self.digests[i] for i in keep],
+            places=places,
         )
-    if source == "digits":
-        return _scanned("digits", validation_fraction, _digits)
-    if source.startswith("tfds:"):
-        return _scanned(shown(source[5:]), validation_fraction, _tfds(source[5:]))
-    return _scanned(
-        shown(os.path.basename(os.path.abspath(source)) or source),
-        validation_fraction,
-        *_folder(source),
+        _require_both_sides(smaller, self.empty_classes())
+        return smaller
+
+
+def load(
+    source: str = "digits",
+    train: str | None = None,
+    test: str | None = None,
+    validation_fraction: float = 0.2,
+) -> Dataset:
+    """Return the Dataset of `digits`, `tfds:NAME`, a folder, or the TFRecords of two globs.
+
+    One pass reads every image and decodes none. Where the source has no validation split, an image
+    goes to validation by a hash of its own name (in TFDS of its content). In classes of about 20
+    images or more it thus stays on its side when others come or go; in smaller ones it may move,
+    since each class has an image on both sides. Raises DataError.
+    """
+    may_be_empty = ()
+    if train is not None or test is not None or source.startswith("tfds:"):
+        # It imports TensorFlow, which nothing else here needs.
+        import records
+
+        if train is not None or test is not None:
+            dataset = records.list_tfrecords(train, test, validation_fraction)
+        else:
+            dataset = records.list_tfds(source.removeprefix("tfds:"), validation_fraction)
+            may_be_empty = dataset.empty_classes()
+    elif source == "digits":
+        dataset = _list_digits(validation_fraction)
+    else:
+        dataset = _list_folder(source, validation_fraction)
+    if not dataset.names:
+        raise DataError(f"{dataset.name} holds no images")
+    _require_both_sides(dataset, may_be_empty)
+    notes = [*dataset.notes, *_imbalance(dataset), *_duplicates(dataset)]
+    if may_be_empty:
+        notes.append(f"classes without images: {', '.join(may_be_empty)}")
+    return replace(dataset, notes=notes)
+
+
+def make_dataset(
+    name: str,
+    source: Source,
+    class_names: list[str],
+    labels: list[int],
+    names: list[str],
+    digests: list[bytes],
+    fraction: float,
+    notes: list[str],
+    validation: list[bool] | None = None,
+    keys: list[bytes] | None = None,
+) -> Dataset:
+    """Return the Dataset of a source.
+
+    Where `validation` is None, an image's key decides its side; without keys, its digest.
+    """
+    labels, places = np.array(labels, np.int32), None
+    if validation is None:
+        places = np.array([_hash_position(key) for key in keys or digests])
+        sides = _split(labels, places, fraction)
+    else:
+        sides = np.array(validation, bool)
+    rows = np.arange(len(labels))
+    return Dataset(
+        name, class_names, source, rows, labels, sides, names, digests, notes, places, fraction
     )
 
 
-def _scanned(name, fraction, records, notes=(), classes=()):
-    """The Dataset of a source, after one pass over all its records; `classes` are labels that must have images."""
-    names, labels, sides, places, digests = [], [], [], [], []
-    for record in records(None):
-        digest = _digest(record)
-        names.append(shown(record.name))
-        labels.append(record.label)
-        sides.append(record.validation)
-        places.append(_place(digest if record.key is None else os.fsencode(record.key)))
-        digests.append(digest)
-    if not names:
-        raise DataError(f"{name} holds no images")
-    class_names = sorted({*labels, *classes})
-    index = {label: number for number, label in enumerate(class_names)}
-    labels = np.array([index[label] for label in labels], np.int32)
-    places = np.array(places) if sides[0] is None else None
-    dataset = Dataset(
-        name=name,
-        class_names=[shown(str(label)) for label in class_names],
-        rows=np.arange(len(names)),
-        labels=labels,
-        validation=np.array(sides) if places is None else _split(labels, places, fraction),
-        names=names,
-        digests=digests,
-        notes=notes,
-        records=records,
-        places=places,
-        fraction=fraction,
-    )
-    return checked(dataset._replace(notes=[*notes, *_imbalance(dataset)]))
+def digest(encoded: bytes | OSError) -> bytes:
+    """Return the sha256 of an encoded image; one that cannot be read counts as empty."""
+    return hashlib.sha256(b"" if isinstance(encoded, OSError) else encoded).digest()
 
 
-def _digest(record):
-    """sha256 of an image as its source gives it; one that cannot be read counts as empty."""
-    return hashlib.sha256(b"" if isinstance(record.encoded, OSError) else record.encoded).digest()
+def one_line(text: str) -> str:
+    """Return the text as it is if it prints on one line, else with escapes."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
-def _place(key):
-    """A number in [0, 1) that depends on the key (bytes) alone: all keys are spread evenly."""
+def path_text(path: str | os.PathLike) -> str:
+    """Return a path for messages, on one line, and the same under every locale."""
+    return one_line(os.fsencode(path).decode(errors="surrogateescape"))
+
+
+def list_problems(name: str, problems: Sequence[str]) -> str:
+    """Return one line for one problem; for more, their number and then one line each."""
+    if len(problems) == 1:
+        return f"{name}: {problems[0]}"
+    return f"{name}: {len(problems)} problems\n  " + "\n  ".join(problems)
+
+
+def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
+    """Return the error that names every damaged image and the way on.
+
+    `damaged` is {row: reason}, of a data set without any image left out.
+    """
+    problems = [f"{dataset.names[row]}: {reason}" for row, reason in sorted(damaged.items())]
+    way_on = "mend or remove them, or leave them out with --skip-damaged"
+    if len(problems) == 1:
+        return DataError(f"{problems[0]}; {way_on}")
+    heading = f"{dataset.name}: {len(problems)} damaged images; {way_on}"
+    return DataError("\n  ".join([heading, *problems]))
+
+
+def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
+    """Return a note for each kind of remark, with the number of images and their names.
+
+    `remarks` is {row: remark}, of a data set without any image left out.
+    """
+    notes = []
+    for remark in sorted(set(remarks.values())):
+        names = [dataset.names[row] for row in sorted(remarks) if remarks[row] == remark]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        notes.append(f"{len(names)} images {remark}: {', '.join(names[:NAMED])}{more}")
+    return notes
+
+
+def _hash_position(key: bytes) -> float:
+    """Return a number in [0, 1) that depends on the key alone; all keys are spread evenly."""
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64
 
 
-def _split(labels, places, fraction):
-    """Sides (N,) bool: places below `fraction` are validation, but a class of two or more is on both sides."""
+def _split(labels: np.ndarray, places: np.ndarray, fraction: float) -> np.ndarray:
+    """Return sides (N,) bool: validation below `fraction`, but both sides in a class of two."""
     validation = places < fraction
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
@@ -290,119 +235,156 @@ def _split(labels, places, fraction):
     return validation
 
 
-def checked(dataset):
-    """Return the data set if every class can be trained and validated; raises DataError, all that is wrong at once."""
+def _require_both_sides(dataset: Dataset, may_be_empty: Sequence[str]) -> None:
+    """Raise DataError with all classes that cannot be trained or validated."""
     problems = []
     counts = dataset.counts()
     if len(counts) < 2:
         problems.append(f"only one class, {dataset.class_names[0]}; at least two are needed")
-    for name, (train, held_out) in counts.items():
-        if not train + held_out:
+    for name, (train, validation) in counts.items():
+        if name in may_be_empty:
+            continue
+        if not train + validation:
             problems.append(f"class {name} has no images; add some or remove the class")
-        elif train + held_out < 2:
+        elif train + validation < 2:
             problems.append(f"class {name} has only one image; add some or remove the class")
         elif not train:
-            problems.append(
-                f"class {name} has no training image; add some or remove its validation images"
-            )
-        elif not held_out:
+            way_on = "add some or remove its validation images"
+            problems.append(f"class {name} has no training image; {way_on}")
+        elif not validation:
             problems.append(f"class {name} has no validation image; add some or remove the class")
     if problems:
-        raise DataError(listed(dataset.name, problems + dataset.notes))  # a note may tell why
-    return dataset
+        # A note may tell why.
+        raise DataError(list_problems(dataset.name, [*problems, *dataset.notes]))
 
 
-def _imbalance(dataset):
-    """A list with a note where one class has many times the images of another, else an empty one."""
-    sizes = {name: train for name, (train, _) in dataset.counts().items()}
+def _imbalance(dataset: Dataset) -> list[str]:
+    sizes = {name: train for name, (train, _) in dataset.counts().items() if train}
     most, least = max(sizes, key=sizes.get), min(sizes, key=sizes.get)
-    if not 0 < IMBALANCE * sizes[least] < sizes[most]:  # none at all is worse than a note
+    if IMBALANCE * sizes[least] >= sizes[most]:
         return []
     return [f"unbalanced: {sizes[most]} training images of {most}, {sizes[least]} of {least}"]
 
 
-def listed(name, problems):
-    """One line for one problem; for more, their number and then one line each."""
-    if len(problems) == 1:
-        return f"{name}: {problems[0]}"
-    return f"{name}: {len(problems)} problems\n  " + "\n  ".join(problems)
+def _duplicates(dataset: Dataset) -> list[str]:
+    """Return notes on validation images whose bytes are a training image's, too."""
+    # Files that are empty or unreadable are damaged, not alike.
+    train = {dataset.digests[i]: i for i in np.flatnonzero(~dataset.validation)}
+    train.pop(digest(b""), None)
+    validation = np.flatnonzero(dataset.validation)
+    pairs = [(i, train[dataset.digests[i]]) for i in validation if dataset.digests[i] in train]
+    contradictory = [(i, j) for i, j in pairs if dataset.labels[i] != dataset.labels[j]]
+    notes = []
+    if pairs:
+        example = " is ".join(dataset.names[i] for i in pairs[0])
+        notes.append(f"{len(pairs)} validation images are training images too, e.g. {example}")
+    if contradictory:
+        classes = [dataset.class_names[dataset.labels[i]] for i in contradictory[0]]
+        first, second = (
+            f"{dataset.names[i]} ({name})"
+            for i, name in zip(contradictory[0], classes, strict=True)
+        )
+        notes.append(
+            f"contradictory labels of {len(contradictory)} of them, e.g. {first} is {second}"
+        )
+    return notes
 
 
-def damaged_images(dataset, damaged):
-    """The DataError that names every damaged image; `damaged` is `{row: reason}`, of a data set with all its rows."""
-    problems = [f"{dataset.names[row]}: {reason}" for row, reason in sorted(damaged.items())]
-    way_on = "mend or remove them, or leave them out with --skip-damaged"
-    if len(problems) == 1:
-        return DataError(f"{problems[0]}; {way_on}")
-    return DataError(
-        f"{dataset.name}: {len(problems)} damaged images; {way_on}\n  " + "\n  ".join(problems)
+# --- The digits -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Digits:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 grey, embedded in the library."""
+
+    sequential: ClassVar[bool] = False
+
+    def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
+        """Yield each digit as a BMP file."""
+        images, _ = _load_digits()
+        for row in rows:
+            pixels = (images[row].reshape(8, 8) * (255 / 16)).round().astype(np.uint8)
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "BMP")
+            yield file.getvalue()
+
+
+@functools.cache
+def _load_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return images (1797, 64), 0 to 16, and labels (1797,)."""
+    # Only this source needs scikit-learn, whose import takes a second.
+    from sklearn.datasets import load_digits
+
+    return load_digits(return_X_y=True)
+
+
+def _list_digits(fraction: float) -> Dataset:
+    _, labels = _load_digits()
+    rows = range(len(labels))
+    return make_dataset(
+        name="digits",
+        source=Digits(),
+        class_names=[str(digit) for digit in range(10)],
+        labels=labels.tolist(),
+        fraction=fraction,
+        notes=[],
+        names=[f"digit {row}" for row in rows],
+        digests=[digest(encoded) for encoded in Digits().read(rows)],
+        keys=[b"%d" % row for row in rows],
     )
 
 
-def on_both_sides(dataset, pixels):
-    """List `(training name, validation name)` of images with equal pixels.
-
-    `pixels` are digests of all images as they were loaded, by row; None where damaged.
-    """
-    named = [
-        (pixels[row], name, held_out)
-        for row, name, held_out in zip(dataset.rows, dataset.names, dataset.validation)
-    ]
-    in_training = {digest: name for digest, name, held_out in named if digest and not held_out}
-    return [
-        (in_training[digest], name)
-        for digest, name, held_out in named
-        if held_out and digest in in_training
-    ]
+# --- Folders --------------------------------------------------------------------------------------
 
 
-# --- Sources: functions that yield records, in the same order every time; some come with notes and classes -----------
+@dataclass(frozen=True)
+class Folder:
+    """Image files."""
+
+    paths: tuple[str, ...]
+    sequential: ClassVar[bool] = False
+
+    def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
+        """Yield the content of each file, or the OSError that reading it gave."""
+        for row in rows:
+            try:
+                with open(self.paths[row], "rb") as file:
+                    encoded = file.read()
+            except OSError as error:
+                encoded = error
+            yield encoded
 
 
-def _digits(wanted):
-    """scikit-learn's 1,797 handwritten digits, 8 x 8 grey, embedded in the library: no download."""
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    for row, (pixels, label) in enumerate(zip(images, labels)):
-        file = io.BytesIO()
-        Image.fromarray((pixels.reshape(8, 8) * (255 / 16)).round().astype(np.uint8)).save(
-            file, "BMP"
-        )
-        yield Record(f"digit {row}", f"{row}", int(label), None, file.getvalue())
-
-
-def _folder(source):
-    """The records of `train/CLASS/*` with a validation folder beside it, or of `CLASS/*`; notes; all classes."""
-    if not os.path.isdir(source):
-        reason = "no folder" if os.path.exists(source) else "no such folder"
-        raise DataError(
-            f"{shown(source) or 'no name'}: {reason}; --data takes digits, tfds:NAME or a folder"
-        )
-    problems, classes, files, others, subfolders, strays = [], set(), [], Counter(), 0, 0
-    sides, notes = _sides(source, problems)
+def _list_folder(folder: str, fraction: float) -> Dataset:
+    """List `train/CLASS/*` with a validation folder beside it, or `CLASS/*`."""
+    if not os.path.isdir(folder):
+        reason = "not a folder" if os.path.exists(folder) else "no such folder"
+        takes = "--data takes digits, tfds:NAME or a folder"
+        raise DataError(f"{path_text(folder) or 'no name'}: {reason}; {takes}")
+    problems, files, others = [], [], Counter()
+    classes, subfolders, strays = set(), 0, 0
+    sides, notes = _sides(folder, problems)
     for side, validation in sides:
-        for folder in _visible(side, problems):
-            if not os.path.isdir(folder):
-                strays += folder.name.lower().endswith(EXTENSIONS)
+        for class_folder in _visible(side, problems):
+            if not os.path.isdir(class_folder):
+                strays += class_folder.name.lower().endswith(EXTENSIONS)
                 continue
-            classes.add(folder.name)
-            for entry in _visible(folder.path, problems):
+            classes.add(path_text(class_folder.name))
+            for entry in _visible(class_folder.path, problems):
                 extension = os.path.splitext(entry.name)[1].lower()
+                # A link that leads nowhere is a damaged image.
+                is_file = os.path.isfile(entry) or not os.path.exists(entry)
                 if os.path.isdir(entry):
                     subfolders += 1
-                elif extension in EXTENSIONS and (
-                    os.path.isfile(entry) or not os.path.exists(entry)
-                ):  # a broken link
-                    files.append((entry.path, folder.name, validation))
-                elif extension not in NO_IMAGES:
-                    others[shown(extension) or "no extension"] += 1
+                elif extension in EXTENSIONS and is_file:
+                    files.append((entry, path_text(class_folder.name), validation))
+                elif extension not in NOT_IMAGES:
+                    others[path_text(extension) or "no extension"] += 1
     if problems:
-        raise DataError(listed(shown(source), problems))
+        raise DataError(list_problems(path_text(folder), problems))
     if not files:
-        raise DataError(
-            f"{shown(source)} holds no images; CLASS/* with {' '.join(EXTENSIONS)} is looked for"
-        )
+        looked_for = f"CLASS/* with {' '.join(EXTENSIONS)} is looked for"
+        raise DataError(f"{path_text(folder)} holds no images; {looked_for}")
     if others:
         found = ", ".join(f"{count} {extension}" for extension, count in sorted(others.items()))
         notes.append(f"files that are not read, by their extension: {found}")
@@ -410,270 +392,51 @@ def _folder(source):
         notes.append(f"folders inside class folders, which are not read: {subfolders}")
     if strays:
         notes.append(f"images outside class folders, which are not read: {strays}")
+    class_names = sorted(classes)
+    source = Folder(tuple(entry.path for entry, _, _ in files))
+    return make_dataset(
+        name=path_text(os.path.basename(os.path.abspath(folder)) or folder),
+        source=source,
+        class_names=class_names,
+        labels=[class_names.index(name) for _, name, _ in files],
+        validation=[side for _, _, side in files] if sides[0][1] is not None else None,
+        names=[path_text(entry.path) for entry, _, _ in files],
+        digests=[digest(encoded) for encoded in source.read(range(len(files)))],
+        keys=[f"{name}/".encode() + os.fsencode(entry.name) for entry, name, _ in files],
+        fraction=fraction,
+        notes=notes,
+    )
 
-    def records(wanted):
-        for row, (path, label, validation) in enumerate(files):
-            encoded = None
-            if wanted is None or wanted[row]:
-                try:
-                    with open(path, "rb") as file:
-                        encoded = file.read()
-                except OSError as error:
-                    encoded = error
-            yield Record(path, f"{label}/{os.path.basename(path)}", label, validation, encoded)
 
-    return records, notes, classes
-
-
-def _sides(source, problems):
-    """`[(folder of class folders, whether it is for validation or None)]`, and notes on folders that are not used."""
-    train = os.path.join(source, "train")
-    if not (
-        os.path.isdir(train) and any(os.path.isdir(entry) for entry in _visible(train, problems))
-    ):
-        return [(source, None)], []
-    folders = [entry.name for entry in _visible(source, problems) if os.path.isdir(entry)]
-    held_out = next((name for name in VALIDATION_NAMES if name in folders), None)
+def _sides(folder: str, problems: list[str]) -> tuple[list[tuple[str, bool | None]], list[str]]:
+    """Return the folders of class folders, each with its side, and notes on unused folders."""
+    train = os.path.join(folder, "train")
+    if not os.path.isdir(train) or not any(map(os.path.isdir, _visible(train, problems))):
+        return [(folder, None)], []
+    folders = [entry.name for entry in _visible(folder, problems) if os.path.isdir(entry)]
+    validation = next((name for name in VALIDATION_NAMES if name in folders), None)
     notes = [
-        f"{shown(os.path.join(source, name))} is not used: validation images come from {held_out or 'train'}"
+        f"{path_text(os.path.join(folder, name))} is not used: "
+        f"validation images come from {validation or 'train'}"
         for name in folders
-        if name not in ("train", held_out)
+        if name not in ("train", validation)
     ]
-    return [(train, False), (os.path.join(source, held_out), True)] if held_out else [
-        (train, None)
-    ], notes
+    if validation is None:
+        return [(train, None)], notes
+    return [(train, False), (os.path.join(folder, validation), True)], notes
 
 
-def _visible(folder, problems):
-    """The entries of a folder that are not hidden, sorted by name; what keeps it from being read joins `problems`."""
+def _visible(folder: str, problems: list[str]) -> list[os.DirEntry]:
+    """Return the entries of a folder that are not hidden, sorted by name.
+
+    What keeps it from being read is added to `problems`.
+    """
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
     except OSError as error:
-        problem = f"{shown(folder)} cannot be read: {error.strerror}"
-        problems += [problem] if problem not in problems else []
+        problem = f"{path_text(folder)} cannot be read: {error.strerror}"
+        if problem not in problems:
+            problems.append(problem)
         return []
     return sorted(found, key=lambda entry: os.fsencode(entry.name))
-
-
-def _record_files(train, test):
-    """The records of the TFRecord files that two globs match, plain or gzip, and notes."""
-    sides = []
-    for flag, pattern, validation in (("--train", train, False), ("--test", test, True)):
-        matches = (
-            [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
-        )
-        files = [path for path in matches if os.path.isfile(path)]
-        if not files:
-            raise DataError(f"{flag} {pattern!r} matches no file")
-        sides += [(path, validation) for path in files]
-    notes = [f"{shown(path)} is empty" for path, _ in sides if not os.path.getsize(path)]
-
-    def records(wanted):
-        tf = quiet.tensorflow()
-        row, problems = 0, []
-        for path, validation in sides:
-            number = 0
-            try:
-                with open(path, "rb") as file:
-                    compression = "GZIP" if file.read(3) == GZIP else None
-                for record in _raw(tf, path, compression):
-                    name = f"{path} record {number}"
-                    if wanted is None or wanted[row]:
-                        encoded, label = _parsed(tf.train.Example, record, name, problems)
-                        yield Record(name, None, label, validation, encoded)
-                    else:
-                        yield Record(name, None, None, validation, None)
-                    row, number = row + 1, number + 1
-            except OSError as error:
-                problems.append(f"{shown(path)} cannot be read: {error.strerror}")
-            except tf.errors.OpError as error:
-                reason = "truncated" if "truncated" in error.message else "corrupt"
-                problems.append(
-                    f"{shown(path)} is {reason} from record {number} on, or no TFRecord file; restore it"
-                )
-        if problems:
-            raise DataError(listed("TFRecords", problems))
-
-    return records, notes
-
-
-def _raw(tf, path, compression):
-    """Yield the bytes of every record of a TFRecord file, up to a damaged one; then raises TensorFlow's OpError."""
-    dataset, done, size = untuned(tf.data.TFRecordDataset(path, compression)), 0, 0
-    try:
-        for batch in dataset.batch(READ_AT_ONCE).as_numpy_iterator():
-            yield from batch
-            done += len(batch)
-            size += sum(len(record) + AROUND_RECORD for record in batch)
-    except tf.errors.OpError:
-        # The whole batch is lost with the damaged record; one by one, those before it are found, and its number.
-        yield from dataset.skip(done).as_numpy_iterator()
-    if size != _unpacked_size(
-        path, compression
-    ):  # TensorFlow takes less than a length and its checksum for the end
-        raise tf.errors.DataLossError(None, None, "truncated")
-
-
-def untuned(dataset):
-    """Return a tf.data.Dataset without autotuning.
-
-    With it the end of an iterator waits for the tuning thread's next turn, and turns are up to a minute apart.
-    """
-    options = quiet.tensorflow().data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
-
-
-def _unpacked_size(path, compression):
-    """The number of bytes in a file, after unpacking if it is compressed; -1 where it cannot be unpacked whole."""
-    if not compression:
-        return os.path.getsize(path)
-    try:
-        with gzip.open(path) as file:
-            return sum(map(len, iter(lambda: file.read(2**20), b"")))
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        return -1
-
-
-def _parsed(example, record, name, problems):
-    """`(encoded image, label)` of a serialized tf.train.Example; what is wrong with it is added to `problems`."""
-    try:
-        features = example.FromString(record).features.feature
-    except Exception:  # protobuf's DecodeError, which moves from release to release
-        problems.append(f"{shown(name)} is no tf.train.Example")
-        return b"", 0
-    for key, kind in ((IMAGE_KEY, "bytes_list"), (LABEL_KEY, "int64_list")):
-        if key not in features:
-            have = ", ".join(sorted(features)) or "none"
-            problems.append(f"{shown(name)} lacks the key {key}; it has {shown(have)}")
-            return b"", 0
-        if features[key].WhichOneof("kind") != kind or len(getattr(features[key], kind).value) != 1:
-            wanted = "one encoded image" if key == IMAGE_KEY else "one integer"
-            problems.append(f"{shown(name)}: {key} must be {wanted}")
-            return b"", 0
-    label = features[LABEL_KEY].int64_list.value[0]
-    if label < 0:
-        problems.append(f"{shown(name)}: {LABEL_KEY} must not be negative, got {label}")
-        return b"", 0
-    return features[IMAGE_KEY].bytes_list.value[0], label
-
-
-def _tfds(name):
-    """The records of a TFDS data set, which is downloaded and prepared if it is not on disk."""
-    tf = quiet.tensorflow()
-    import tensorflow_datasets as tfds
-
-    logging.getLogger("absl").setLevel(
-        logging.ERROR
-    )  # TFDS warns of folders it does not find, and goes on
-    shown_name = f"tfds:{shown(name)}"
-    builder = _tfds_builder(tfds, name, shown_name)
-    features, splits = builder.info.features, builder.info.splits
-
-    def key(kind):
-        """The feature of a kind: the one that TFDS calls an input or a target, else the only one."""
-        keys = [key for key, feature in features.items() if isinstance(feature, kind)]
-        keys = [key for key in keys if key in (builder.info.supervised_keys or ())] or keys
-        if len(keys) != 1:
-            raise DataError(
-                f"{shown_name} is no image classification data set: its features are {', '.join(features)}"
-            )
-        return keys[0]
-
-    image, label = key(tfds.features.Image), key(tfds.features.ClassLabel)
-    if "train" not in splits:
-        raise DataError(
-            f"{shown_name} has no train split, only {', '.join(splits) or 'empty ones'}"
-        )
-    held_out = next((split for split in VALIDATION_NAMES if split in splits), None)
-    sides = [("train", False), (held_out, True)] if held_out else [("train", None)]
-    class_names = features[label].names
-    only = tfds.decode.PartialDecoding(
-        {image: True, label: True}, {image: tfds.decode.SkipDecoding()}
-    )
-
-    def records(wanted):
-        row = 0
-        for split, validation in sides:
-            try:
-                examples = untuned(builder.as_dataset(split, decoders=only)).as_numpy_iterator()
-                for number, example in enumerate(examples):
-                    if example[label] < 0:  # TFDS' way to say that there is none
-                        raise DataError(
-                            f"{shown_name} has no labels in its {split} split; use other data"
-                        )
-                    encoded = example[image] if wanted is None or wanted[row] else None
-                    example_name, class_name = (
-                        f"tfds:{name} {split} example {number}",
-                        class_names[example[label]],
-                    )
-                    yield Record(example_name, None, class_name, validation, encoded)
-                    row += 1
-            except (OSError, tf.errors.OpError) as error:
-                problem = (
-                    f"its {split} split in {builder.data_dir} cannot be read: {_one_line(error)}"
-                )
-                raise DataError(
-                    f"{shown_name}: {problem}; remove that folder to prepare it anew"
-                ) from error
-
-    return records
-
-
-def _tfds_builder(tfds, name, shown_name):
-    """The prepared builder of a TFDS data set; raises DataError."""
-    where = os.environ.get("TFDS_DATA_DIR")  # asked again: TFDS does so only when it is imported
-    try:
-        builder = tfds.builder(name, data_dir=where)
-    except tfds.core.DatasetNotFoundError as error:
-        close = difflib.get_close_matches(
-            name, set(tfds.list_builders(with_community_datasets=False))
-        )
-        meant = (
-            f"did you mean {' or '.join(close)}?"
-            if close
-            else "tfds.list_builders() lists what there is"
-        )
-        raise DataError(
-            f"{shown_name}: neither TFDS nor {where or 'its data folder'} has it; {meant}"
-        ) from error
-    except Exception as error:
-        raise DataError(
-            f"{shown_name} is no data set that TFDS can give: {_one_line(error)}"
-        ) from error
-    if builder.is_prepared():
-        return builder
-    absent = f"{shown_name} is not in {builder.data_dir} and cannot be downloaded"
-    way_on = "go online, or set TFDS_DATA_DIR to the folder that holds it"
-    if trouble := _network_trouble():
-        raise DataError(f"{absent}: {TFDS_HOST} does not answer ({trouble}); {way_on}")
-    try:
-        builder.download_and_prepare()
-    except Exception as error:
-        raise DataError(f"{absent}: {_one_line(error)}; {way_on}") from error
-    return builder
-
-
-def _network_trouble():
-    """Why TFDS' host gives no answer, found out within ANSWER_WITHIN seconds; None if it gives one."""
-    answers = queue.SimpleQueue()
-
-    def ask():
-        try:
-            # By the proxy, where there is one; an opener of its own, since urlopen's would be everybody's from now on.
-            urllib.request.build_opener().open(TFDS_HOST).close()
-        except urllib.error.HTTPError:
-            answers.put(None)  # a refusal is an answer
-        except Exception as error:
-            answers.put(_one_line(getattr(error, "reason", error)))
-        else:
-            answers.put(None)
-
-    threading.Thread(
-        target=ask, daemon=True
-    ).start()  # a name server or several addresses could each take as long
-    try:
-        return answers.get(timeout=ANSWER_WITHIN)
-    except queue.Empty:
-        return f"within {ANSWER_WITHIN} s"

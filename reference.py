@@ -8,11 +8,11 @@ import contextlib
 import importlib.metadata
 from pathlib import Path
 
+import logs
 import numpy as np
 import threadpoolctl
 
 import features
-import logs
 
 STRENGTHS = (
     0.0001,

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-import numpy as np
-
 import commands
+import numpy as np
 from logs import (
     ACCURACY,
     LOSS,

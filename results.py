@@ -15,7 +15,6 @@ renamed when it is whole; between the two renames the old one is .seed-K.old.
 """
 
 import dataclasses
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-import events
 import files
 from files import FileError
 from settings import Settings
@@ -163,41 +161,10 @@ def write_config(experiment: Path, config: Config) -> None:
     files.write_json(experiment / CONFIG, dataclasses.asdict(config))
 
 
-def recover(experiment: Path) -> None:
-    """Undo what a killed process left behind, renames and temporary files; needs the lock."""
-    files.remove_temporary_files(experiment, "**/.*.tmp")
-    for old in experiment.glob("*/.seed-*.old"):
-        run = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
-        if run.exists():
-            shutil.rmtree(old)
-        else:
-            old.rename(run)
-    for new in experiment.glob("*/.seed-*.new"):
-        shutil.rmtree(new)
-
-
-def begin_run(run: Path) -> Path:
-    """Return the empty directory to write a run to: beside its own if that one is finished."""
-    place = run.with_name(f".{run.name}.new") if (run / RESULT).exists() else run
-    shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(exist_ok=True)
-    # Without parents: an experiment that was removed must not come back without its config.json.
-    place.mkdir()
-    return place
-
-
-def finish_run(
-    place: Path, run: Path, result: Result, head: dict[str, np.ndarray], outputs: Outputs
-) -> None:
-    """Write the head, the outputs and then the result of a run, and put it where it belongs."""
-    np.savez(place / HEAD, **head)
-    write_outputs(place / VALIDATION, outputs)
-    files.write_json(place / RESULT, dataclasses.asdict(result))
-    if place != run:
-        old = run.with_name(f".{run.name}.old")
-        run.rename(old)
-        place.rename(run)
-        shutil.rmtree(old)
+def write_image_names(experiment: Path, names: list[str]) -> None:
+    """Write the names of the validation images, one a line."""
+    text = "".join(f"{name}\n" for name in names)
+    files.write_atomically(experiment / IMAGES, text.encode(errors="backslashreplace"))
 
 
 def write_outputs(path: Path, outputs: Outputs) -> None:
@@ -205,29 +172,11 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
     np.savez_compressed(path, **vars(outputs))
 
 
-def write_means(experiment: Path, runs: dict[str, list[Run]], time: float) -> None:
-    """Write the mean over seeds of every schedule with at least two, as event files."""
-    for label, of in runs.items():
-        mean = experiment / label / "mean"
-        shutil.rmtree(mean, ignore_errors=True)
-        if len(of) < 2:
-            continue
-        curves = {
-            "train": {events.ACCURACY: "accuracy", events.LOSS: "loss", events.RATE: "rates"},
-            "validation": {events.ACCURACY: "val_accuracy", events.LOSS: "val_loss"},
-        }
-        for side, tags in curves.items():
-            (mean / side).mkdir(parents=True)
-            series = {
-                tag: np.mean(
-                    [run.result.rates if name == "rates" else getattr(run, name) for run in of],
-                    axis=0,
-                )
-                for tag, name in tags.items()
-            }
-            for epoch in range(len(of[0].result.rates)):
-                values = {tag: float(values[epoch]) for tag, values in series.items()}
-                events.append_scalars(mean / side, epoch, values, time)
+def write_reference(experiment: Path, reference: Reference) -> None:
+    """Write the reference, its numbers last."""
+    path = experiment / REFERENCE
+    write_outputs(path.with_suffix(".npz"), reference.outputs)
+    files.write_json(path, {k: v for k, v in vars(reference).items() if k != "outputs"})
 
 
 # --- Reading ----------------------------------------------------------------------------------

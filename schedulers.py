@@ -1,12 +1,13 @@
-"""The four learning-rate schedules of the report, as pure functions `(epoch, lr) -> lr`.
+"""The learning-rate schedules of the report, as pure functions `(epoch, lr) -> lr`.
 
-    python schedulers.py                          # the four tables side by side, without training
+    python schedulers.py                          # the rates of every epoch, side by side
     python schedulers.py exp_warmup mine.py:own   # these
 
-`epoch` counts from 0; `lr` is the rate of the previous epoch, and the initial rate before the first. Nothing but the
-standard library is imported, so a typo in a name is found, and a test is run, before TensorFlow is even loaded.
+`epoch` counts from 0; `lr` is the rate of the previous epoch, and the initial rate before the
+first. Only the standard library is imported, so a typo is told before TensorFlow is loaded.
 """
 
+import argparse
 import functools
 import importlib.util
 import inspect
@@ -15,213 +16,173 @@ import math
 import numbers
 import re
 import sys
-import traceback
+from collections.abc import Callable
 from pathlib import Path
 
+import cli
+
+Schedule = Callable[[int, float], float]
+
 LR = 4e-5  # initial rate of every run in the report
-PEAK_LR = 4e-4  # where the warm-up ends
+PEAK_LR = 4e-4  # rate at the end of the warm-up
 DROP_FACTOR = 0.1  # what `linear` and `linear_warmup` multiply by
 WARMUP_EPOCHS = 10  # the peak is reached in epoch 10, the eleventh
-OWN_EPOCHS = 50  # length of a run with a schedule of one's own, as the report's runs 2 and 3
-LARGEST = 2.0**128 * (1 - 2.0**-24)  # number of float32, in which Keras' optimizers hold the rate
-JUMP = 2  # the preview points out a rate that changes by more than this factor
+OWN_EPOCHS = 50  # epochs of a user's schedule, as of the report's runs 2 and 3
+LARGEST = 2.0**128 * (1 - 2.0**-24)  # number of float32, in which the optimizer holds the rate
+JUMP = 2  # the preview lists changes of the rate by more than this factor
 
 
 class ScheduleError(ValueError):
-    """A schedule cannot be used; the message says, in one line, which one, in which epoch, and why."""
-
-    def __init__(self, message):
-        super().__init__(" ".join(message.split()))
+    """A schedule cannot be used; the message says which one, in which epoch, and why."""
 
 
-def warmup(epoch, peak_lr):
-    """Rate of the linear warm-up, `peak_lr / 10 * epoch`: 0 in epoch 0, `peak_lr` in epoch 10."""
+def warmup(epoch: int, peak_lr: float) -> float:
+    """Return the rate of the linear warm-up: `peak_lr / 10 * epoch`, `peak_lr` in epoch 10."""
     return peak_lr / WARMUP_EPOCHS * epoch
 
 
-def exp(epoch, lr):
-    """Exponential decrease (report, run 1): `lr * e^-0.1` up to and including epoch 10, constant afterwards.
+def exp(epoch: int, lr: float) -> float:
+    """Exponential decrease (report, run 1): `lr * e^-0.1` through epoch 10, constant afterwards.
 
     From 4e-5: 3.6193e-5 in epoch 0, 1.3315e-5 from epoch 10 on.
     """
     return lr * math.exp(-0.1) if epoch <= 10 else lr
 
 
-def linear(epoch, lr, *, drop_factor=DROP_FACTOR):
-    """Step decrease, titled "linear decrease" (report, run 2): `lr * drop_factor` in epoch 30, else `lr`.
+def linear(epoch: int, lr: float, *, drop_factor: float = DROP_FACTOR) -> float:
+    """Step decrease, titled "linear decrease" (report, run 2): `lr * drop_factor` in epoch 30.
 
-    The report's listing returns `lr` in both branches, but its log and its curves show 4e-6 from epoch 30 on, as the
-    title says. This follows the run; `drop_factor=1` is the listing word for word.
+    The report's listing returns `lr` in both branches, but its log and its curves show 4e-6 from
+    epoch 30 on, as the title says. This follows the run; `drop_factor=1` is the listing.
     """
     return lr * drop_factor if epoch == 30 else lr
 
 
-def exp_warmup(epoch, lr, *, peak_lr=PEAK_LR):
-    """Warm-up, then exponential decrease (report, run 3): `lr * e^-0.1` in every epoch after the tenth.
+def exp_warmup(epoch: int, lr: float, *, peak_lr: float = PEAK_LR) -> float:
+    """Warm-up, then exponential decrease (report, run 3): `lr * e^-0.1` after epoch 10.
 
-    Closed form: `peak_lr * e^(-0.1 * (epoch - 10))` from epoch 10 on; the first epoch trains at rate 0.
+    Closed form: `peak_lr * e^(-0.1 * (epoch - 10))` from epoch 10 on. The first rate is 0.
     """
     return warmup(epoch, peak_lr) if epoch <= WARMUP_EPOCHS else lr * math.exp(-0.1)
 
 
-def linear_warmup(epoch, lr, *, peak_lr=PEAK_LR, drop_factor=DROP_FACTOR):
-    """Warm-up, then step decrease (report, run 4): `lr * drop_factor` in epochs 40 and 60, else `lr`.
+def linear_warmup(
+    epoch: int, lr: float, *, peak_lr: float = PEAK_LR, drop_factor: float = DROP_FACTOR
+) -> float:
+    """Warm-up, then step decrease (report, run 4): `lr * drop_factor` in epochs 40 and 60.
 
-    The first epoch trains at rate 0.
+    The first rate is 0.
     """
     if epoch <= WARMUP_EPOCHS:
         return warmup(epoch, peak_lr)
     return lr * drop_factor if epoch in (40, 60) else lr
 
 
-# name -> (schedule, epochs of its run in the report): the only list of schedules there is.
-SCHEDULES = {
+def constant(epoch: int, lr: float) -> float:
+    """No schedule: `lr` in every epoch. Not in the report; the control of a comparison."""
+    return lr
+
+
+# name -> (schedule, epochs of its run in the report): the only list of schedules.
+SCHEDULES: dict[str, tuple[Callable, int]] = {
     "exp": (exp, 60),
     "linear": (linear, 50),
     "exp_warmup": (exp_warmup, 50),
     "linear_warmup": (linear_warmup, 70),
+    "constant": (constant, 50),
 }
+CONTROL = "constant"
+ALL = [name for name in SCHEDULES if name != CONTROL]  # what the name `all` stands for
 
 
-def named(name, *, peak_lr=PEAK_LR, drop_factor=DROP_FACTOR):
-    """Return `(label, schedule, epochs)` of a registered name or of one's own `FILE.py:FUNCTION`.
+def find_schedule(name: str, **parameters: float) -> tuple[str, Schedule, int]:
+    """Return label, schedule and default epochs of a registered name or of `FILE.py:FUNCTION`.
 
-    `label` is fit for a directory name, `schedule` is `(epoch, lr) -> lr` with the parameters it reads already bound,
-    `epochs` its default length. Raises ScheduleError where the name, the file or a parameter is wrong.
+    `parameters` (peak_lr, drop_factor) are bound where a registered schedule reads them; the label
+    is fit for a folder's name. Raises ScheduleError where the name or the file is wrong; what a
+    user's file raises is not caught.
     """
-    parameters = {"peak_lr": peak_lr, "drop_factor": drop_factor}
-    for parameter, value in parameters.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ScheduleError(f"{parameter} must be a finite number > 0, got {value}")
     if name in SCHEDULES:
         schedule, epochs = SCHEDULES[name]
-        reads = inspect.signature(schedule).parameters
-        bound = {parameter: value for parameter, value in parameters.items() if parameter in reads}
+        read = inspect.signature(schedule).parameters
+        bound = {key: value for key, value in parameters.items() if key in read}
         return name, functools.partial(schedule, **bound), epochs
     path, colon, function = name.rpartition(":")
     if not colon or not path.endswith(".py"):
-        raise ScheduleError(
-            f"unknown schedule {name!r}; choose from {', '.join(SCHEDULES)}, all, or FILE.py:FUNCTION"
-        )
-    label = re.sub(r"[^\w.-]", "_", f"{Path(path).stem}.{function}").lstrip(".-")
-    return label, _function_in(path, function), OWN_EPOCHS
-
-
-def _function_in(path, function):
-    """The function of that name in a Python file, which is run: it is the user's own code, named by the user."""
+        choices = f"{', '.join(SCHEDULES)}, all, or FILE.py:FUNCTION"
+        raise ScheduleError(f"unknown schedule {name!r}; choose from {choices}")
     if not Path(path).is_file():
         raise ScheduleError(f"{path}: no such file; --schedule wants FILE.py:FUNCTION")
     spec = importlib.util.spec_from_file_location(f"own_schedule_{Path(path).stem}", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(
-        spec
-    )  # dataclasses look themselves up there
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ScheduleError(f"{path} cannot be loaded: {_described(error)}") from error
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # for dataclasses in it
+    spec.loader.exec_module(module)
     if not callable(getattr(module, function, None)):
         raise ScheduleError(f"{path} has no function {function!r}")
-    return getattr(module, function)
+    label = re.sub(r"[^\w.-]", "_", f"{Path(path).stem}.{function}").lstrip(".-")
+    return label, getattr(module, function), OWN_EPOCHS
 
 
-def unroll(schedule, epochs, lr, name=None):
-    """List the rates of `epochs` epochs, float64, each computed from the one before, the first from `lr`.
+def unroll(schedule: Schedule, epochs: int, lr: float, name: str) -> list[float]:
+    """Return the rates of `epochs` epochs, float64, each from the one before, the first from `lr`.
 
-    Raises ScheduleError for a schedule that is not a function of two arguments, that returns anything but a number from
-    0 to LARGEST, or that raises; the message names the schedule, the epoch, and the value or the exception.
+    Raises ScheduleError, with the epoch and the value, for a schedule that returns anything but a
+    number from 0 to LARGEST; what the schedule itself raises is not caught.
     """
-    bare = getattr(schedule, "func", schedule)  # what a functools.partial wraps
-    name = name or getattr(bare, "__name__", type(bare).__name__)
-    a_rate = "a finite number >= 0 that float32 holds"
-    if epochs < 1:
-        raise ScheduleError(f"{name}: epochs must be >= 1, got {epochs}")
-    if not 0 <= lr <= LARGEST:
-        raise ScheduleError(f"{name}: the initial lr must be {a_rate}, got {lr}")
-    try:
-        inspect.signature(schedule).bind(0, lr)
-    except (TypeError, ValueError) as error:
-        raise ScheduleError(
-            f"{name} is not a function of two arguments (epoch, lr): {error}"
-        ) from error
     rates = []
     for epoch in range(epochs):
-        try:
-            rate = schedule(epoch, lr)
-            lr = (
-                float(rate)
-                if isinstance(rate, numbers.Real) and not isinstance(rate, bool)
-                else math.nan
-            )
-        except (Exception, SystemExit) as error:
-            raise ScheduleError(f"{name} failed in epoch {epoch}: {_described(error)}") from error
+        rate = schedule(epoch, lr)
+        lr = float(rate) if isinstance(rate, numbers.Real) and not isinstance(rate, bool) else -1.0
         if not 0 <= lr <= LARGEST:
-            raise ScheduleError(
-                f"{name} must return {a_rate}; in epoch {epoch} it returned {rate!r}"
-            )
+            wanted = "a finite number >= 0 that float32 holds"
+            raise ScheduleError(f"{name} must return {wanted}; epoch {epoch} returned {rate!r}")
         rates.append(lr)
     return rates
 
 
-def _described(error):
-    """`ZeroDivisionError: division by zero (mine.py, line 3)`: the exception and where it was raised."""
-    if isinstance(error, SyntaxError):
-        message, file, line = error.msg, error.filename, error.lineno
-    else:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        message, file, line = error, last.filename, last.lineno
-    where = f" ({Path(file).name}, line {line})" if file and line else ""
-    return f"{type(error).__name__}: {message}{where}"
+def unroll_all(
+    names: list[str], epochs: int | None, lr: float, **parameters: float
+) -> dict[str, list[float]]:
+    """Return `{label: rates}` of the chosen schedules, `all` for the report's four.
+
+    `epochs` None: each schedule's own. Raises ScheduleError, also for a label that comes twice.
+    """
+    tables: dict[str, list[float]] = {}
+    for name in itertools.chain(*(ALL if name == "all" else [name] for name in names)):
+        label, schedule, own_epochs = find_schedule(name, **parameters)
+        if label in tables:
+            raise ScheduleError(f"--schedule names {label} twice")
+        tables[label] = unroll(schedule, epochs or own_epochs, lr, label)
+    return tables
 
 
-def jumps(rates):
-    """List `(epoch, before, after)` wherever a rate changes by more than a factor of 2 from one epoch to the next."""
-    pairs = enumerate(itertools.pairwise(rates), start=1)
-    return [
-        (epoch, old, new) for epoch, (old, new) in pairs if max(old, new) > JUMP * min(old, new)
-    ]
-
-
-def preview(tables):
-    """Return the rates of several schedules, `{label: rates}`, side by side as text, and below it their jumps."""
+def preview(tables: dict[str, list[float]]) -> str:
+    """Return the rates of several schedules side by side, and below them their jumps."""
     width = max(13, *map(len, tables)) + 2
     lines = ["epoch" + "".join(f"{label:>{width}}" for label in tables)]
-    for epoch in range(max(map(len, tables.values()))):
-        cells = [
-            f"{rates[epoch]:{width}.4e}" if epoch < len(rates) else " " * width
-            for rates in tables.values()
-        ]
+    for epoch, rates in enumerate(itertools.zip_longest(*tables.values())):
+        cells = (" " * width if rate is None else f"{rate:{width}.4e}" for rate in rates)
         lines.append(f"{epoch:5}{''.join(cells)}".rstrip())
     lines.append("")
     for label, rates in tables.items():
-        found = [
-            f"epoch {epoch}: {before:.4g} -> {after:.4g}" for epoch, before, after in jumps(rates)
+        pairs = enumerate(itertools.pairwise(rates), start=1)
+        jumps = [
+            f"epoch {epoch}: {before:.4g} -> {after:.4g}"
+            for epoch, (before, after) in pairs
+            if max(before, after) > JUMP * min(before, after)
         ]
-        lines.append(
-            f"{label}: "
-            + (f"jumps by more than {JUMP}x in " + ", ".join(found) if found else "no jumps")
-        )
+        found = f"jumps by more than {JUMP}x in {', '.join(jumps)}" if jumps else "no jumps"
+        lines.append(f"{label}: {found}")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    import argparse  # only now: whoever imports this file has no command line
-
-    import commands
-
-    commands.end_quietly()
-    parser = commands.Parser(
+    cli.end_quietly()
+    parser = cli.Parser(
         "schedulers.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    some = f"one or more of: {' '.join(SCHEDULES)}; or all, the default, or FILE.py:FUNCTION"
-    parser.add_argument("names", nargs="*", metavar="NAME", help=some)
-    names = parser.parse_args().names
+    names_help = f"one or more of: {' '.join(SCHEDULES)}; or all, or FILE.py:FUNCTION"
+    parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help=names_help)
     try:
-        chosen = [named(name) for name in (SCHEDULES if names in ([], ["all"]) else names)]
-        print(
-            preview(
-                {label: unroll(schedule, epochs, LR, label) for label, schedule, epochs in chosen}
-            )
-        )
-    except ScheduleError as error:
-        print(f"schedulers.py: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(preview(unroll_all(parser.parse_args().names, None, LR)))
+    except ScheduleError as refusal:
+        parser.error(str(refusal))

@@ -1,17 +1,24 @@
-"""What several test files share: small real image folders, and the project's modules on the path."""
+"""What several test files share: small real image folders, and the command run as a user does."""
 
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import events
+import files
+
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+PROJECT = Path(__file__).parents[1]
 
 
 def write_images(folder, classes=("disc", "stripes", "noise"), each=8, size=32):
-    """Write `each` PNG images of every class, CLASS/N.png; a class is a pattern, every image differs."""
+    """Write `each` PNG images of every class, CLASS/N.png; a class is a pattern, images differ."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size]
     patterns = {
@@ -22,12 +29,59 @@ def write_images(folder, classes=("disc", "stripes", "noise"), each=8, size=32):
     for name in classes:
         (folder / name).mkdir(parents=True)
         for number in range(each):
-            pixels = np.repeat(patterns[name][..., None], 3, -1) + random.integers(0, 50, (size, size, 3))
+            pixels = np.repeat(patterns[name][..., None], 3, -1)
+            pixels = pixels + random.integers(0, 50, (size, size, 3))
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.png")
     return folder
+
+
+def run_command(program, *arguments, cwd, **options):
+    """Run a command of the project in a folder and return the finished process."""
+    line = [sys.executable, PROJECT / program, *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=300, **options)
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """A folder of 24 images in 3 classes; not to be changed."""
     return write_images(tmp_path_factory.mktemp("data") / "patterns")
+
+
+# An experiment that takes seconds: two schedules, two seeds, three epochs, small images.
+EXPERIMENT = ["--schedule", "exp", "linear_warmup", "--seeds", "2", "--data", "images",
+    "--image-size", "32", "--epochs", "3", "--name", "one", "--export", "model.keras"]  # fmt: skip
+RESUME = ["--resume", "tensorboard/one"]
+RUNS = [("exp", 0), ("exp", 1), ("linear_warmup", 0), ("linear_warmup", 1)]
+
+
+@pytest.fixture(scope="session")
+def whole(images, tmp_path_factory):
+    """The folder of an experiment that nothing happened to, with its images; not to be changed."""
+    place = tmp_path_factory.mktemp("whole") / "place"
+    shutil.copytree(images, place / "images")
+    finished = run_command("train.py", *EXPERIMENT, cwd=place)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    (place / "stdout").write_text(finished.stdout)
+    return place
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of that folder."""
+    return shutil.copytree(whole, tmp_path / "place")
+
+
+def numbers(experiment):
+    """`{file: content}` of an experiment, without what holds times or names of places.
+
+    Of event files the scalars, of .npz and .json the bytes.
+    """
+    found = {}
+    for path in sorted(experiment.rglob("*")):
+        name = str(path.relative_to(experiment))
+        if "tfevents" in name:
+            scalars = events.read_scalars(path.parent)
+            found[name] = {tag: values.tobytes() for tag, values in scalars.items()}
+        elif path.is_file() and path.name != files.LOCK:
+            found[name] = path.read_bytes()
+    return found

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quiet
 from PIL import Image
 
-import quiet
 import train
 
 SCHEDULE = ["--schedule", "exp"]
@@ -20,7 +20,9 @@ SCHEDULE = ["--schedule", "exp"]
 def picture(number, kind="PNG"):
     """A 32 x 32 image that differs from number to number."""
     file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)).save(file, kind)
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)).save(
+        file, kind
+    )
     return file.getvalue()
 
 
@@ -55,7 +57,11 @@ def records(*examples, compression=None, keep=None):
     def content():
         tf = quiet.tensorflow()
         with tf.io.TFRecordWriter("made", compression) as file:
-            for record in [example(label=0), example(label=1), *(example(**each) for each in examples)]:
+            for record in [
+                example(label=0),
+                example(label=1),
+                *(example(**each) for each in examples),
+            ]:
                 file.write(record)
         made = Path("made").read_bytes()
         os.remove("made")
@@ -78,7 +84,9 @@ def write(files):
 
 def everything():
     """`{path: content}` of what is in the working directory."""
-    return {str(path): path.read_bytes() if path.is_file() else None for path in Path(".").rglob("*")}
+    return {
+        str(path): path.read_bytes() if path.is_file() else None for path in Path(".").rglob("*")
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -120,23 +128,47 @@ COMMAND_LINES = {
     "a failing schedule": ({"own.py": OWN}, ["--schedule", "own.py:failing"], "division by zero"),
     "unknown flag": ({}, [*SCHEDULE, "--epoch-count", "3"], "--epoch-count"),
     "no epochs": ({}, [*SCHEDULE, "--epochs", "0"], "--epochs: must be >= 1, got 0"),
-    "rate no number": ({}, [*SCHEDULE, "--lr", "nan"], "--lr: must be a finite number > 0, got nan"),
+    "rate no number": (
+        {},
+        [*SCHEDULE, "--lr", "nan"],
+        "--lr: must be a finite number > 0, got nan",
+    ),
     "fraction of one": ({}, [*SCHEDULE, "--validation-fraction", "1"], "--validation-fraction"),
     "fraction of none": ({}, [*SCHEDULE, "--validation-fraction", "0"], "--validation-fraction"),
     "too small images": ({}, [*SCHEDULE, "--image-size", "16"], "--image-size must be >= 32"),
-    "name that leaves": ({}, [*SCHEDULE, "--name", "../x"], "--name must be a plain folder name, got '../x'"),
-    "export of another kind": ({}, [*SCHEDULE, "--export", "x.h5"], "--export must end in .keras, got x.h5"),
+    "name that leaves": (
+        {},
+        [*SCHEDULE, "--name", "../x"],
+        "--name must be a plain folder name, got '../x'",
+    ),
+    "export of another kind": (
+        {},
+        [*SCHEDULE, "--export", "x.h5"],
+        "--export must end in .keras, got x.h5",
+    ),
     "export to nowhere": ({}, [*SCHEDULE, "--export", "gone/x.keras"], "--export gone/x.keras"),
-    "export exists": ({"x.keras": b""}, [*SCHEDULE, "--export", "x.keras"], "--export x.keras exists"),
+    "export exists": (
+        {"x.keras": b""},
+        [*SCHEDULE, "--export", "x.keras"],
+        "--export x.keras exists",
+    ),
     "logs in a file": ({"logs": b""}, [*SCHEDULE, "--logdir", "logs"], "--logdir logs"),
-    "name exists": ({"tensorboard/x/notes": b""}, [*SCHEDULE, "--name", "x"], "tensorboard/x exists"),
+    "name exists": (
+        {"tensorboard/x/notes": b""},
+        [*SCHEDULE, "--name", "x"],
+        "tensorboard/x exists",
+    ),
     "nothing to resume": ({}, ["--resume", "gone"], "gone/config.json"),
     "a folder of the user's to resume": (pets(), ["--resume", "pets"], "pets/config.json"),
     "nonsense to resume": ({"x/config.json": b"{"}, ["--resume", "x"], "x/config.json"),
     "nothing in it to resume": ({"x/config.json": b"{}"}, ["--resume", "x"], "x/config.json"),
     "no name to resume": ({}, ["--resume", ""], "config.json cannot be read"),
     "logs no UTF-8": ({}, [*SCHEDULE, "--logdir", "a\udcff"], "--logdir must be UTF-8"),
-    "rate beyond float32": ({}, [*SCHEDULE, "--lr", "1e39"], "the initial lr must be a finite number"),
+    "rate beyond float32": (
+        {},
+        [*SCHEDULE, "--lr", "1e39"],
+        "the initial lr must be a finite number",
+    ),
     "no weights in a file": (
         {**pets(), "w.weights.h5": b"x", "tensorboard": None},  # an empty log directory may stay
         [*PETS, "--weights", "w.weights.h5", "--cache-dir", "cache"],
@@ -155,9 +187,21 @@ FOLDERS = {
     "an empty class": ({**pets(), "pets/fox": None}, PETS, "pets: class fox has no images"),
     "one class": (pets(cat=4), PETS, "pets: only one class, cat"),
     "a class of one image": (pets(cat=4, dog=1), PETS, "pets: class dog has only one image"),
-    "a class not held out": ({**pets("pets/train"), **pets("pets/val", cat=2)}, PETS, "class dog has no validation"),
-    "a class only held out": ({**pets("pets/train", cat=2), **pets("pets/val")}, PETS, "class dog has no training"),
-    "a class with a newline": (pets(cat=4, **{"a\nb": 1}), PETS, "pets: class a\\nb has only one image"),
+    "a class not held out": (
+        {**pets("pets/train"), **pets("pets/val", cat=2)},
+        PETS,
+        "class dog has no validation",
+    ),
+    "a class only held out": (
+        {**pets("pets/train", cat=2), **pets("pets/val")},
+        PETS,
+        "class dog has no training",
+    ),
+    "a class with a newline": (
+        pets(cat=4, **{"a\nb": 1}),
+        PETS,
+        "pets: class a\\nb has only one image",
+    ),
 }
 TFRECORDS = {
     "only --train": (GOOD_RECORDS, RECORDS[:4], "--test GLOB is missing"),
@@ -192,7 +236,12 @@ TFDS = {
 }
 CASES = {
     f"{kind}: {name}": case
-    for kind, cases in (("command", COMMAND_LINES), ("folder", FOLDERS), ("records", TFRECORDS), ("tfds", TFDS))
+    for kind, cases in (
+        ("command", COMMAND_LINES),
+        ("folder", FOLDERS),
+        ("records", TFRECORDS),
+        ("tfds", TFDS),
+    )
     for name, case in cases.items()
 }
 
@@ -209,7 +258,13 @@ def test_a_mistake_costs_one_line_and_leaves_nothing_behind(files, arguments, cu
 
 
 def test_several_problems_are_told_at_once(capfd):
-    write({**pets("pets/train", cat=2, fox=1, hen=3), **pets("pets/val", cat=2, dog=2), "pets/train/ape": None})
+    write(
+        {
+            **pets("pets/train", cat=2, fox=1, hen=3),
+            **pets("pets/val", cat=2, dog=2),
+            "pets/train/ape": None,
+        }
+    )
     assert status_of(PETS) == 2
     assert capfd.readouterr().err.splitlines() == [
         "train.py: error: pets: 4 problems",
@@ -222,7 +277,9 @@ def test_several_problems_are_told_at_once(capfd):
 
 def test_damaged_images_stop_the_run_and_can_be_left_out(capfd):
     header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">II", zlib.crc32(header), 9) + b"IDAT"
+    bomb = (
+        b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">II", zlib.crc32(header), 9) + b"IDAT"
+    )
     damaged = {
         "pets/cat/bomb.png": (bomb, "more than 50,000,000 pixels"),
         "pets/cat/cut.jpg": (picture(7, "JPEG")[:-400], "damaged: Premature end of JPEG file"),
@@ -234,7 +291,17 @@ def test_damaged_images_stop_the_run_and_can_be_left_out(capfd):
     }
     write({**pets(), **{path: content for path, (content, _) in damaged.items()}})
     before = everything()
-    command = [*PETS, "--image-size", "32", "--epochs", "1", "--name", "run", "--cache-dir", "cache"]
+    command = [
+        *PETS,
+        "--image-size",
+        "32",
+        "--epochs",
+        "1",
+        "--name",
+        "run",
+        "--cache-dir",
+        "cache",
+    ]
     assert status_of(command) == 2
     first, *lines = capfd.readouterr().err.splitlines()
     ways = "mend or remove them, or leave them out with --skip-damaged"
@@ -242,8 +309,12 @@ def test_damaged_images_stop_the_run_and_can_be_left_out(capfd):
     names = [path.replace("\n", "\\n") for path in damaged]
     for line, name, (_, reason) in zip(lines, names, damaged.values(), strict=True):
         assert line.startswith(f"  {name}: {reason}")
-    after = {path: content for path, content in everything().items() if not path.startswith("cache")}
-    assert after.pop("tensorboard", None) is None and after == before  # an empty log directory may stay
+    after = {
+        path: content for path, content in everything().items() if not path.startswith("cache")
+    }
+    assert (
+        after.pop("tensorboard", None) is None and after == before
+    )  # an empty log directory may stay
 
     assert status_of([*command, "--skip-damaged"]) == 0
     config = json.loads(Path("tensorboard/run/config.json").read_text())

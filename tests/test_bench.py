@@ -50,8 +50,15 @@ def result():
         return known[0]
 
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context) as executor, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "fresh", lambda function, *arguments: executor.submit(function, *arguments).result())
+    with (
+        concurrent.futures.ProcessPoolExecutor(1, context) as executor,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(
+            bench,
+            "fresh",
+            lambda function, *arguments: executor.submit(function, *arguments).result(),
+        )
         patch.setattr(bench, "four_runs", four_runs)
         patch.setattr(bench, "STARTS", 1)
         return bench.bench(None, TINY, 1)
@@ -145,4 +152,8 @@ def test_mistakes_are_told_in_one_line(arguments, message, capfd):
     with pytest.raises(SystemExit) as exit_:
         bench.main(arguments)
     errors = capfd.readouterr().err.splitlines()
-    assert exit_.value.code == 2 and message in errors[-1] and errors[-1].startswith("bench.py: error: ")
+    assert (
+        exit_.value.code == 2
+        and message in errors[-1]
+        and errors[-1].startswith("bench.py: error: ")
+    )

@@ -22,10 +22,10 @@ import zipfile
 from pathlib import Path
 
 import h5py
+import logs
 import pytest
 from conftest import write_images
 
-import logs
 import model
 import schedulers
 import train
@@ -48,7 +48,9 @@ class Command:
         shell = isinstance(arguments, str)
         line = f"exec {arguments}" if shell else [sys.executable, PROJECT / "train.py", *arguments]
         streams = dict(zip(("stdout", "stderr"), self.told))
-        self.process = subprocess.Popen(line, cwd=place, shell=shell, start_new_session=True, **streams)
+        self.process = subprocess.Popen(
+            line, cwd=place, shell=shell, start_new_session=True, **streams
+        )
 
     @property
     def stdout(self):
@@ -72,14 +74,19 @@ class Command:
         return self.until(lambda: text in self.stdout)
 
     def trains(self):
-        return self.until(lambda: next(self.place.glob("tensorboard/one/*/seed-*/*/*tfevents*"), None))
+        return self.until(
+            lambda: next(self.place.glob("tensorboard/one/*/seed-*/*/*tfevents*"), None)
+        )
 
     def processes(self):
         """Pids of this session that are alive, the first one among them."""
         alive = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
-                pid, (state, _, _, session) = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()[:4]
+                pid, (state, _, _, session) = (
+                    int(stat.parent.name),
+                    stat.read_text().rpartition(")")[2].split()[:4],
+                )
             except OSError:  # ended meanwhile
                 continue
             if int(session) == self.process.pid and state not in "ZX":
@@ -89,7 +96,11 @@ class Command:
     def workers(self):
         """Pids of worker processes."""
         lines = {pid: Path(f"/proc/{pid}/cmdline") for pid in self.processes()}
-        return [pid for pid, line in lines.items() if line.exists() and b"--multiprocessing-fork" in line.read_bytes()]
+        return [
+            pid
+            for pid, line in lines.items()
+            if line.exists() and b"--multiprocessing-fork" in line.read_bytes()
+        ]
 
     def ended(self, seconds=200):
         """Wait for the end of all processes; returns the exit status."""
@@ -160,7 +171,9 @@ def contents(place):
     for path in sorted(place.rglob("*")):
         name = str(path.relative_to(place))
         if "tfevents" in name:
-            found[name] = logs.scalars(path.parent) if path.parent.name in ("train", "validation") else None
+            found[name] = (
+                logs.scalars(path.parent) if path.parent.name in ("train", "validation") else None
+            )
         elif path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
                 found[name] = weights(archive.read("model.weights.h5"))
@@ -218,7 +231,11 @@ MOMENTS = {  # of a phase: how often it is aimed at, what is waited for, and for
     "start": (2, lambda place, told: True, 0.4),
     "extraction": (5, lambda place, told: "images: " in told, 4),
     "training": (8, lambda place, told: "features: " in told, 3),
-    "reporting": (2, lambda place, told: len(list(place.glob("*/one/*/seed-*/result.json"))) == RUNS, 0.5),
+    "reporting": (
+        2,
+        lambda place, told: len(list(place.glob("*/one/*/seed-*/result.json"))) == RUNS,
+        0.5,
+    ),
     "export": (3, lambda place, told: "Written:" in told, 1.5),
 }
 
@@ -230,11 +247,16 @@ def test_after_twenty_kills_the_experiment_is_the_same(place, whole):
         for _ in range(kills):
             delay, killed = chance.uniform(0, seconds), False
             while not killed:  # or it was done already
-                command = Command(place, RESUME if (place / "tensorboard/one/config.json").exists() else EXPERIMENT)
+                command = Command(
+                    place,
+                    RESUME if (place / "tensorboard/one/config.json").exists() else EXPERIMENT,
+                )
                 command.until(lambda command=command, moment=moment: moment(place, command.stdout))
                 time.sleep(delay)
                 os.kill(command.process.pid, signal.SIGKILL)
-                killed = command.ended(10) == -signal.SIGKILL  # of the main process alone: the others end by themselves
+                killed = (
+                    command.ended(10) == -signal.SIGKILL
+                )  # of the main process alone: the others end by themselves
                 assert killed or command.process.returncode == 0, command.stderr
                 delay /= 2
             hit.append(phase(command))
@@ -261,7 +283,9 @@ def interrupt(command, number, group=False):
 def test_ctrl_c_and_sigterm_tell_the_command_that_goes_on(place, whole):
     command = Command(place)
     command.until(lambda: next(place.glob(".cache/features/*/key.json"), None))
-    first = way_on(interrupt(command, signal.SIGINT, group=True))  # as a terminal does: to all processes
+    first = way_on(
+        interrupt(command, signal.SIGINT, group=True)
+    )  # as a terminal does: to all processes
     command = Command(place, first)
     command.trains()
     for pid in command.workers():
@@ -292,7 +316,9 @@ def test_a_killed_worker_costs_one_line_and_no_result(cached, whole):
     command.trains()
     os.kill(command.workers()[0], signal.SIGKILL)
     line = command.one_line()
-    assert line.startswith("train.py: error: a worker process was killed, perhaps for want of memory; go on with: ")
+    assert line.startswith(
+        "train.py: error: a worker process was killed, perhaps for want of memory; go on with: "
+    )
     finishes(cached, way_on(line))
     assert_same(cached, whole)
 
@@ -300,7 +326,10 @@ def test_a_killed_worker_costs_one_line_and_no_result(cached, whole):
 @linux
 def test_when_nobody_reads_any_more_it_ends(cached):
     command = subprocess.Popen(
-        [sys.executable, PROJECT / "train.py", *EXPERIMENT], cwd=cached, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, PROJECT / "train.py", *EXPERIMENT],
+        cwd=cached,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert command.stdout.readline().startswith(b"images: ")
     command.stdout.close()  # as `head -1` does
@@ -326,7 +355,10 @@ def mount():
     mounted = []
 
     def call(*arguments):
-        if sys.platform != "linux" or subprocess.run(["mount", *map(str, arguments)], capture_output=True).returncode:
+        if (
+            sys.platform != "linux"
+            or subprocess.run(["mount", *map(str, arguments)], capture_output=True).returncode
+        ):
             pytest.skip("nothing can be mounted here")
         mounted.append(arguments[-1])
 
@@ -346,7 +378,9 @@ def read_only(mount, where):
 
 
 def test_a_disk_full_of_features_costs_only_the_last_ones(place, whole, mount):
-    small_disk(mount, place / ".cache", 2650)  # a shard takes 2560 KiB of features and 20 of their digests
+    small_disk(
+        mount, place / ".cache", 2650
+    )  # a shard takes 2560 KiB of features and 20 of their digests
     line = Command(place).one_line()
     assert line == (
         "train.py: error: .cache/features: features cannot be kept there: No space left on device; see --cache-dir"
@@ -362,11 +396,15 @@ def test_a_disk_full_of_results_costs_only_the_unfinished_ones(cached, whole, mo
     small_disk(mount, cached / "tensorboard", 130)
     (cached / "tensorboard/full").write_bytes(bytes(130 * 1024))
     line = Command(cached).one_line()
-    assert line.startswith("train.py: error: tensorboard/one/config.json: No space left on device; make room")
+    assert line.startswith(
+        "train.py: error: tensorboard/one/config.json: No space left on device; make room"
+    )
     assert os.listdir(cached / "tensorboard") == ["full"]
     (cached / "tensorboard/full").unlink()
     line = Command(cached).one_line()
-    assert line.startswith("train.py: error: tensorboard/one/") and "No space left on device" in line
+    assert (
+        line.startswith("train.py: error: tensorboard/one/") and "No space left on device" in line
+    )
     done = list(cached.glob("tensorboard/one/*/seed-*/result.json"))
     assert 0 < len(done) < RUNS
     mount("-o", "remount,size=32m", cached / "tensorboard")
@@ -377,7 +415,10 @@ def test_a_disk_full_of_results_costs_only_the_unfinished_ones(cached, whole, mo
 def test_a_disk_full_of_events_is_told_in_one_line(cached, mount):
     small_disk(mount, cached / "tensorboard", 12)
     line = Command(cached).one_line()
-    assert re.match(r"train\.py: error: tensorboard/one/(exp|linear_warmup)/seed-[01]\b.*No space left on device", line)
+    assert re.match(
+        r"train\.py: error: tensorboard/one/(exp|linear_warmup)/seed-[01]\b.*No space left on device",
+        line,
+    )
     assert not list(cached.glob("tensorboard/one/*/seed-*/result.json"))
     assert way_on(line)
 
@@ -432,7 +473,10 @@ def test_an_image_that_vanishes_is_told_by_name(place, images):
     command.says("images: ")
     (place / "images/stripes/99.png").unlink()
     line = command.one_line()
-    assert line == "train.py: error: images/stripes/99.png changed or vanished while it was being used; start again"
+    assert (
+        line
+        == "train.py: error: images/stripes/99.png changed or vanished while it was being used; start again"
+    )
     assert not (place / "tensorboard/one").exists()
 
 
@@ -440,11 +484,15 @@ def test_an_image_that_vanishes_is_told_by_name(place, images):
 
 
 def test_two_at_once_end_as_one_alone_and_two_of_one_name_are_refused(place, whole):
-    two, *ones = [Command(place, [*EXPERIMENT[:-4], "--name", name]) for name in ("two", "one", "one")]
+    two, *ones = [
+        Command(place, [*EXPERIMENT[:-4], "--name", name]) for name in ("two", "one", "one")
+    ]
     assert two.ended() == 0, two.stderr
     assert sorted(one.ended() for one in ones) == [0, 2]
     refused = ones[0].stderr + ones[1].stderr
-    assert re.fullmatch(r"train\.py: error: tensorboard/one(: another process | exists; choose ).*\n", refused)
+    assert re.fullmatch(
+        r"train\.py: error: tensorboard/one(: another process | exists; choose ).*\n", refused
+    )
     wanted = contents(whole)
     for name in ("one", "two"):
         found = contents(place / "tensorboard" / name)
@@ -498,12 +546,18 @@ def lambda_head(path, marker):
     """Save a model of the shape of a head that would run code when loaded."""
     import keras
 
-    code = eval(f"lambda x: (open({str(marker)!r}, 'w'), x[:, :3])[1]")  # a constant: its file must hold it
-    keras.Sequential([keras.Input((1280,)), keras.layers.Lambda(code, output_shape=(3,))]).save(path)
+    code = eval(
+        f"lambda x: (open({str(marker)!r}, 'w'), x[:, :3])[1]"
+    )  # a constant: its file must hold it
+    keras.Sequential([keras.Input((1280,)), keras.layers.Lambda(code, output_shape=(3,))]).save(
+        path
+    )
     marker.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("name", ["w.weights.h5", "w.h5", "w.keras", "w.pkl", "w.npz", "lambda.keras"])
+@pytest.mark.parametrize(
+    "name", ["w.weights.h5", "w.h5", "w.keras", "w.pkl", "w.npz", "lambda.keras"]
+)
 def test_a_file_that_is_no_weights_is_refused_and_runs_nothing(name, tmp_path):
     path, marker = tmp_path / name, tmp_path / "ran"
     if name == "lambda.keras":
@@ -584,7 +638,9 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("what", TAMPERED)
-def test_a_config_that_is_not_as_it_was_written_is_refused(what, whole, tmp_path, monkeypatch, capsys):
+def test_a_config_that_is_not_as_it_was_written_is_refused(
+    what, whole, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     directory = tmp_path / "tensorboard/one"
     directory.mkdir(parents=True)
@@ -597,7 +653,10 @@ def test_a_config_that_is_not_as_it_was_written_is_refused(what, whole, tmp_path
         status = ended.code
     told = capsys.readouterr()
     assert status == 2 and told.out == ""
-    assert told.err.startswith("train.py: error: tensorboard/one/config.json") and told.err.count("\n") == 1
+    assert (
+        told.err.startswith("train.py: error: tensorboard/one/config.json")
+        and told.err.count("\n") == 1
+    )
     assert "go on with" not in told.err
     assert [path.name for path in tmp_path.rglob("*")] == ["tensorboard", "one", "config.json"]
 
@@ -610,7 +669,11 @@ def test_results_that_are_not_those_of_the_events_are_made_again(complete, whole
     logs.write_json(results[1], better)
     logs.write_json(results[2], {**logs.read_json(results[2]), "final": 3})
     (results[3].parent / "train/events.out.tfevents.v2").unlink()
-    for leftover in (".summary.md.x.tmp", "exp/.epoch_loss.svg.y.tmp", "exp/seed-0/.export.tmp.keras"):
+    for leftover in (
+        ".summary.md.x.tmp",
+        "exp/.epoch_loss.svg.y.tmp",
+        "exp/seed-0/.export.tmp.keras",
+    ):
         (complete / "tensorboard/one" / leftover).write_text("half")
     command = Command(complete, RESUME)
     assert command.ended() == 0, command.stderr

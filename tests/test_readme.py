@@ -4,9 +4,9 @@ import re
 import shutil
 from pathlib import Path
 
+import logs
 import pytest
 
-import logs
 import report
 import train
 
@@ -17,12 +17,20 @@ INTEL = PROJECT / "tensorboard" / "intel"
 
 def between(marker):
     """The lines of the README between `<!-- marker -->` and its end."""
-    return re.search(f"<!-- {marker} -->\n(.*?)<!-- /{marker} -->", README, re.DOTALL)[1].strip().splitlines()
+    return (
+        re.search(f"<!-- {marker} -->\n(.*?)<!-- /{marker} -->", README, re.DOTALL)[1]
+        .strip()
+        .splitlines()
+    )
 
 
 def rows(lines):
     """The cells of a Markdown table, without the rule below its header."""
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith("|")
+    ]
     return [row for row in table if not set("".join(row)) <= set("-:")]
 
 
@@ -54,7 +62,9 @@ def test_every_file_the_readme_names_is_there():
         assert (PROJECT / target).exists(), target
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"python train\.py (--schedule [^#\n]*)", README))))
+@pytest.mark.parametrize(
+    "command", sorted(set(re.findall(r"python train\.py (--schedule [^#\n]*)", README)))
+)
 def test_every_command_of_the_readme_is_understood(command):
     options = train.options_from([word.strip("'") for word in command.split()])
     for name in options.schedule:

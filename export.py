@@ -1,0 +1,50 @@
+"""Exports the best schedule's whole model: uint8 images in, probabilities out."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import intervals
+import numpy as np
+
+import model
+from results import HEAD, Experiment, ExperimentError, run_directory
+
+
+def require_free(path: Path) -> None:
+    """Raise ExperimentError where a file is in the way or its folder is missing."""
+    if path.exists():
+        raise ExperimentError(f"--export {path} exists; choose another name")
+    if not path.absolute().parent.is_dir():
+        raise ExperimentError(f"--export {path}: there is no folder {path.parent}")
+
+
+def export(experiment: Experiment, path: Path) -> None:
+    """Write the model of the best schedule's first seed to a `.keras` file that must not exist.
+
+    The lowest seed, not the run that happens to be best on the validation images: that would
+    choose by what it is judged by.
+    """
+    label = intervals.best_schedule(experiment)
+    result = next(run.result for run in experiment.runs[label] if not run.diverged)
+    run = run_directory(experiment.directory, label, result.seed)
+    with np.load(run / HEAD, allow_pickle=False) as head:
+        kernel, bias = head["kernel"], head["bias"]
+    settings = experiment.config.settings
+    whole = model.joined(
+        kernel,
+        bias,
+        settings.image_size,
+        settings.preprocessing,
+        settings.weights,
+        settings.dropout,
+    )
+    # Keras writes a file piece by piece, and a link is made only where there is no file yet.
+    folder = Path(tempfile.mkdtemp(prefix=".export-", dir=path.absolute().parent))
+    try:
+        model.save_with_names(whole, folder / path.name, experiment.config.data.class_names)
+        os.link(folder / path.name, path)
+    finally:
+        shutil.rmtree(folder)
+    print(f"model of {label} seed {result.seed}: {path}")

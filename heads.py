@@ -1,0 +1,250 @@
+"""Trains all heads of one seed side by side: one matrix product serves all schedules and rates.
+
+The heads of a seed share initial weights, order of images and dropout, so a batch of features
+(B, 1280) is gathered and dropped out once and multiplied by the kernels of all heads, (1280, heads
+x classes). The losses are summed, so each head gets the gradient it would get alone. A head's
+numbers do not depend, to the last bit, on which heads are trained beside it.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import features
+import model
+from results import Outputs
+from tensorflow_setup import keras, tf
+
+# Bits depend on the shapes of the matrix products: where one is not a multiple of the processor's
+# blocks, the last rows or columns are rounded differently. With these shapes a head has the same
+# bits in a group of any width (measured with AVX2 and AVX-512).
+PADDED_FEATURES = 1296  # 1,280 and 16 zeros: blocks are 4, 6, 8, 16, 24 or 48 rows
+COLUMNS_MULTIPLE, LEAST_COLUMNS = 16, 48
+MOST_PRODUCTS = 4096 * 64  # columns x rows of a batch
+VALIDATION_BATCH = 64  # rows; any other number would round differently, too
+VALIDATION_CHUNK = 256 * VALIDATION_BATCH  # rows whose outputs are in memory at once
+
+
+@dataclass(frozen=True)
+class HeadsTask:
+    """One seed and the heads to train with it; N images, C classes."""
+
+    features: Path  # directory of the features
+    shape: tuple[int, int]  # (N, 1280)
+    labels: np.ndarray  # (N,) int32
+    train: np.ndarray  # rows that are trained on
+    validation: np.ndarray
+    classes: int
+    rates: Mapping[str, list[float]]  # label of a head -> its rate in every epoch
+    seed: int
+    batch_size: int
+    dropout: float
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What is logged of a head after an epoch."""
+
+    rate: float  # as the optimizer used it
+    accuracy: float
+    loss: float
+    val_accuracy: float
+    val_loss: float
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head after its last epoch."""
+
+    kernel: np.ndarray  # (1280, C) float32
+    bias: np.ndarray  # (C,) float32
+    outputs: Outputs  # of the validation images
+
+
+class ColumnAdam(keras.optimizers.Adam):
+    """Adam with a learning rate for each column of the weights: its step is linear in the rate."""
+
+    def __init__(self, columns: int):
+        super().__init__(learning_rate=1.0)
+        self.column_rates = tf.Variable(tf.zeros(columns))
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Update a variable (..., columns) as Adam does, each column at its own rate."""
+        super().update_step(gradient, variable, learning_rate * self.column_rates)
+
+
+def order(seed: int, epoch: int, rows: np.ndarray) -> np.ndarray:
+    """Return the rows in the order in which an epoch of a seed trains on them, for all heads."""
+    return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.int32)
+
+
+def split_heads(
+    labels: list[str], classes: int, batch_size: int, parts: int = 1
+) -> list[list[str]]:
+    """Split heads into at least `parts` groups, if there are as many, none of them too wide."""
+    unit = _fewest_heads(classes)
+    widest = max(1, MOST_PRODUCTS // (batch_size * classes * unit)) * unit
+    size = max(1, min(widest, math.ceil(len(labels) / parts)))
+    return [labels[start : start + size] for start in range(0, len(labels), size)]
+
+
+def _fewest_heads(classes: int) -> int:
+    """The fewest heads that fill whole blocks of columns; groups are padded to a multiple of it."""
+    unit = COLUMNS_MULTIPLE // math.gcd(COLUMNS_MULTIPLE, classes)
+    return unit * math.ceil(LEAST_COLUMNS / (unit * classes))
+
+
+def drop_out(x: tf.Tensor, rate: float, seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    """Return x float32 (B, M), M even, with numbers set to 0 at a rate and the rest scaled up.
+
+    Each number takes 16 random bits, so the rate is met to 1 / 65,536; Keras' Dropout draws 32,
+    and drawing is most of an epoch. What is dropped depends on seed and step alone.
+    """
+    limit = min(round(rate * 2**16), 2**16 - 1)
+    if not limit:
+        return x
+    half = [tf.shape(x)[0], x.shape[1] // 2]
+    key = tf.stack([seed, tf.cast(step, tf.int64)])
+    bits = tf.random.stateless_uniform(half, key, None, None, tf.uint32, alg="philox")
+    bits = tf.reshape(tf.bitcast(bits, tf.uint16), tf.shape(x))  # (B, M/2) -> (B, M/2, 2) -> (B, M)
+    return x * (tf.cast(bits >= limit, tf.float32) * (2**16 / (2**16 - limit)))
+
+
+class Trainer:
+    """The variables and the traced graphs of a group of heads, used again for every seed."""
+
+    def __init__(self, task: HeadsTask, heads: int):
+        self.heads, self.classes = heads, task.classes
+        self.batch_size, self.dropout = task.batch_size, task.dropout
+        # On the CPU also where a GPU passes the images, so that numbers do not depend on it.
+        with tf.device("/CPU:0"):
+            mapping = features.mapped(task.features, task.shape)
+            self.features = tf.experimental.dlpack.from_dlpack(mapping.__dlpack__())  # not copied
+            self.labels = tf.constant(task.labels, tf.int32)
+            columns = heads * task.classes
+            self.kernel = keras.Variable(tf.zeros((PADDED_FEATURES, columns)))
+            self.bias = keras.Variable(tf.zeros(columns))
+            self.optimizer = ColumnAdam(columns)
+            self.optimizer.build([self.kernel, self.bias])
+
+    def reset(self, seed: int) -> None:
+        """Give every head the initial weights of a seed, and forget the optimizer's moments."""
+        for variable in self.optimizer.variables:
+            variable.assign(tf.zeros_like(variable))
+        self.optimizer.learning_rate.assign(1.0)
+        kernel = np.tile(model.initial_kernel(self.classes, seed), self.heads)
+        self.kernel.assign(np.pad(kernel, [(0, PADDED_FEATURES - len(kernel)), (0, 0)]))
+        self.bias.assign(tf.zeros_like(self.bias))
+
+    def _outputs(self, x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return losses (B, heads) and predicted classes (B, heads), -1 where not finite."""
+        x = tf.pad(x, [[0, 0], [0, PADDED_FEATURES - x.shape[1]]])
+        logits = tf.reshape(x @ self.kernel.value + self.bias.value, (-1, self.heads, self.classes))
+        labels = tf.repeat(labels[:, None], self.heads, axis=1)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        return losses, tf.where(tf.math.is_finite(losses), predicted, -1)
+
+    def _sum(self, values: tf.Tensor) -> tf.Tensor:
+        """Sum values (B, heads) over the batch in an order that does not depend on the width."""
+        padded = tf.pad(tf.cast(values, tf.float64), [[0, 0], [0, -self.heads % COLUMNS_MULTIPLE]])
+        return tf.reduce_sum(padded, axis=0)[: self.heads]
+
+    @tf.function(reduce_retracing=True)
+    def train_epoch(self, rows: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Train on rows (N,) in this order; returns mean loss (heads,) and accuracy (heads,)."""
+        count = tf.size(rows)
+        loss, correct = tf.zeros(self.heads, tf.float64), tf.zeros(self.heads, tf.float64)
+        for start in tf.range(0, count, self.batch_size):
+            batch = rows[start : start + self.batch_size]
+            labels = tf.gather(self.labels, batch)
+            x = tf.gather(self.features, batch)
+            x = drop_out(x, self.dropout, seed, self.optimizer.iterations)
+            with tf.GradientTape() as tape:
+                losses, predicted = self._outputs(x, labels)
+                total = tf.reduce_sum(tf.reduce_mean(losses, axis=0))
+            gradients = tape.gradient(total, [self.kernel.value, self.bias.value])
+            self.optimizer.apply(gradients, [self.kernel, self.bias])
+            loss += self._sum(losses)
+            correct += self._sum(predicted == labels[:, None])
+        return loss / tf.cast(count, tf.float64), correct / tf.cast(count, tf.float64)
+
+    @tf.function(reduce_retracing=True)
+    def validate(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return losses (N, heads) and predicted classes (N, heads) of rows (N,)."""
+        batches = tf.math.floordiv(tf.size(rows) - 1, VALIDATION_BATCH) + 1
+        options = {"infer_shape": False, "element_shape": (None, self.heads)}
+        all_losses = tf.TensorArray(tf.float32, batches, **options)
+        all_predicted = tf.TensorArray(tf.int32, batches, **options)
+        for number in tf.range(batches):
+            batch = rows[number * VALIDATION_BATCH : (number + 1) * VALIDATION_BATCH]
+            x, labels = tf.gather(self.features, batch), tf.gather(self.labels, batch)
+            losses, predicted = self._outputs(x, labels)
+            all_losses = all_losses.write(number, losses)
+            all_predicted = all_predicted.write(number, predicted)
+        return all_losses.concat(), all_predicted.concat()
+
+
+_thread = threading.local()  # A thread keeps its last trainer, because tracing costs 0.3 s.
+
+
+def find_trainer(task: HeadsTask) -> Trainer:
+    """Return this thread's trainer for a task, with its graphs if the last task was of one kind."""
+    unit = _fewest_heads(task.classes)
+    heads = math.ceil(len(task.rates) / unit) * unit
+    key = (task.features, task.shape, task.labels.tobytes(), task.classes, heads)
+    key += (task.batch_size, task.dropout)
+    if getattr(_thread, "key", None) != key:
+        _thread.key, _thread.trainer = key, Trainer(task, heads)
+    return _thread.trainer
+
+
+def train_heads(
+    task: HeadsTask, on_epoch: Callable[[int, dict[str, EpochMetrics]], None]
+) -> dict[str, Head]:
+    """Train the heads of a task, each for as many epochs as it has rates, and return them.
+
+    After each epoch `on_epoch(epoch, {label: metrics})` is called with the heads that took part.
+    """
+    trainer = find_trainer(task)
+    trainer.reset(task.seed)
+    classes, finished = task.classes, {}
+    for epoch in range(max(map(len, task.rates.values()))):
+        columns = {label: i for i, label in enumerate(task.rates) if epoch < len(task.rates[label])}
+        rates = np.zeros(trainer.heads, np.float32)  # 0 for ended heads and those that only pad
+        rates[list(columns.values())] = [task.rates[label][epoch] for label in columns]
+        trainer.optimizer.column_rates.assign(np.repeat(rates, classes))
+        rows = order(task.seed, epoch, task.train)
+        loss, accuracy = (value.numpy() for value in trainer.train_epoch(rows, np.int64(task.seed)))
+        ending = [label for label in columns if epoch + 1 == len(task.rates[label])]
+        val_loss, val_accuracy, outputs = _validate(trainer, task, [columns[i] for i in ending])
+        used = trainer.optimizer.column_rates.numpy()[::classes]
+        values = np.stack([used, accuracy, loss, val_accuracy, val_loss], axis=1).tolist()
+        on_epoch(epoch, {label: EpochMetrics(*values[i]) for label, i in columns.items()})
+        for label, said in zip(ending, outputs, strict=True):
+            own = slice(columns[label] * classes, (columns[label] + 1) * classes)
+            kernel = trainer.kernel.numpy()[: task.shape[1], own]
+            finished[label] = Head(kernel, trainer.bias.numpy()[own], said)
+    return finished
+
+
+def _validate(
+    trainer: Trainer, task: HeadsTask, ending: list[int]
+) -> tuple[np.ndarray, np.ndarray, list[Outputs]]:
+    """Return mean loss and accuracy (heads,), and the outputs of the heads that end."""
+    loss, correct = np.zeros(trainer.heads), np.zeros(trainer.heads)
+    labels, kept = task.labels[task.validation], []
+    for start in range(0, len(labels), VALIDATION_CHUNK):
+        rows = task.validation[start : start + VALIDATION_CHUNK].astype(np.int32)
+        losses, predicted = (value.numpy() for value in trainer.validate(rows))  # (chunk, heads)
+        # One head a row, so that NumPy adds in the same order whatever the number of heads.
+        loss += np.ascontiguousarray(losses.T, np.float64).sum(axis=1)
+        correct += (predicted == task.labels[rows, None]).sum(axis=0)
+        kept.append((losses[:, ending], predicted[:, ending]))
+    losses, predicted = map(np.concatenate, zip(*kept, strict=True))
+    outputs = [Outputs(predicted[:, i], labels, losses[:, i]) for i in range(len(ending))]
+    return loss / len(labels), correct / len(labels), outputs

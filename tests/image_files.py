@@ -1,0 +1,84 @@
+"""Small image files, folders and refusals, shared by the tests of data."""
+
+import contextlib
+import io
+import os
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import data
+
+NOBODY = 65534  # the user id without any rights
+
+
+def encode(image, kind="PNG", **options):
+    """Return the bytes of an image file; `image` is an array or a Pillow image."""
+    file = io.BytesIO()
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def picture(number):
+    """Return a small PNG that differs from number to number."""
+    return encode(np.full((4, 4, 3), (number % 256, number // 256 % 256, 7), np.uint8))
+
+
+def write(root, files):
+    """Write {path below root: bytes}; a path that ends in / is an empty folder."""
+    for path, content in files.items():
+        target = Path(root, path)
+        (target if path.endswith("/") else target.parent).mkdir(parents=True, exist_ok=True)
+        if not path.endswith("/"):
+            target.write_bytes(content)
+    return str(root)
+
+
+def classes(*counts, prefix="", names="abcdefgh"):
+    """Return {path: bytes} of classes a, b, ... with these numbers of images, all different."""
+    first = zlib.crc32(prefix.encode()) % 30_000
+    return {
+        f"{prefix}{name}/{i}.png": picture(first + 1000 * number + i)
+        for number, (name, count) in enumerate(zip(names, counts, strict=False))
+        for i in range(count)
+    }
+
+
+def refusal(*arguments, **options):
+    """Return the message with which data.load refuses."""
+    with pytest.raises(data.DataError) as caught:
+        data.load(*map(str, arguments), **options)
+    message = str(caught.value)
+    assert message.replace("\n", "").isprintable(), message
+    return message
+
+
+def read_all(dataset):
+    """Return the encoded images of a data set."""
+    return list(dataset.source.read(dataset.rows))
+
+
+@contextlib.contextmanager
+def ordinary_user():
+    """Give up root's right to read everything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def open_path():
+    """A folder that an ordinary user can enter; pytest's own belong to who runs it."""
+    with tempfile.TemporaryDirectory() as path:
+        os.chmod(path, 0o755)
+        yield Path(path)

@@ -1,0 +1,82 @@
+"""Files are whole or absent, locks hold, and only temporary files of dead processes are removed."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT
+
+import files
+import runs
+from files import FileError
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    files.write_atomically(path, "old")
+    path.with_name("folder").mkdir()
+    with pytest.raises(TypeError):
+        files.write_atomically(path, 1)
+    with pytest.raises(OSError) as refused:
+        files.write_atomically(tmp_path / "folder", "new")  # A folder cannot be replaced by a file.
+    assert refused.value.filename == str(tmp_path / "folder")
+    assert path.read_text() == "old" and sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_written_file_can_be_read_by_those_the_umask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        files.write_atomically(tmp_path / "file", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_json_is_read_back_or_refused(tmp_path):
+    path = tmp_path / "value.json"
+    value = {"name": "é\udcff", "values": [1.5, None, True]}
+    files.write_json(path, value)
+    assert files.read_json(path) == value
+    for content in ("{", "[]", "", "\xff"):
+        path.write_bytes(content.encode("latin-1"))
+        with pytest.raises(FileError, match=r"value\.json"):
+            files.read_json(path)
+    with pytest.raises(ValueError):
+        files.write_json(path, float("nan"))
+
+
+def test_only_temporary_files_of_dead_processes_on_this_host_are_removed(tmp_path):
+    # A process that is killed in the middle of a write leaves its temporary file.
+    code = "import os, files; os.replace = lambda *_: os._exit(9)\n"
+    code += f"files.write_atomically({str(tmp_path / 'config.json')!r}, 'half')"
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT)
+    (left,) = tmp_path.iterdir()
+    alive = left.with_name(left.name.replace(left.name.split(".")[-4], str(os.getpid())))
+    elsewhere = left.with_name(left.name.replace(left.name.split(".")[-5], "another-host"))
+    kept = [alive, elsewhere, tmp_path / ".notes.tmp", tmp_path / ".a.b.1.0123456.tmp"]
+    for path in kept:
+        path.write_text("")
+    files.remove_temporary_files(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_directory_is_locked_by_one_process_at_a_time(tmp_path):
+    code = f"import files, pathlib\nwith files.lock(pathlib.Path({str(tmp_path)!r})): pass"
+    line = [sys.executable, "-c", code]
+    with files.lock(tmp_path):
+        refused = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True)
+        assert "another process is working on it" in refused.stderr
+    assert subprocess.run(line, cwd=PROJECT).returncode == 0
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_replacement_that_was_killed_between_two_renames_is_undone_or_ended(tmp_path, whole):
+    old, run = tmp_path / "exp/.seed-0.old", tmp_path / "exp/seed-0"
+    for path in (old, tmp_path / "exp/.seed-1.new", *([run] if whole else [])):
+        path.mkdir(parents=True)
+        (path / "result.json").write_text(path.name)
+    runs.recover(tmp_path)
+    assert os.listdir(tmp_path / "exp") == ["seed-0"]
+    assert (run / "result.json").read_text() == ("seed-0" if whole else ".seed-0.old")

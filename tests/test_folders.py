@@ -1,0 +1,157 @@
+"""Folders of images: layouts, names, links, and what cannot be read."""
+
+import os
+
+import numpy as np
+import pytest
+from image_files import classes, open_path, ordinary_user, picture, read_all, refusal, write
+
+import data
+
+__all__ = ["open_path"]
+
+
+def test_classes_without_a_split_are_split_and_listed(tmp_path):
+    root = write(tmp_path / "pets", classes(20, 30))
+    dataset = data.load(root)
+    assert (dataset.name, dataset.class_names, dataset.notes) == ("pets", ["a", "b"], [])
+    assert {name: sum(sizes) for name, sizes in dataset.counts().items()} == {"a": 20, "b": 30}
+    assert dataset.names == [f"{root}/{path}" for path in sorted(classes(20, 30))]
+    assert dataset.labels.dtype == np.int32 and list(dataset.labels) == [0] * 20 + [1] * 30
+    np.testing.assert_array_equal(dataset.rows, np.arange(50))
+
+
+@pytest.mark.parametrize("name", ["validation", "val", "test"])
+def test_a_validation_folder_is_the_validation_side(tmp_path, name):
+    files = {**classes(3, 4, prefix="train/"), **classes(2, 1, prefix=f"{name}/")}
+    dataset = data.load(write(tmp_path, files))
+    assert dataset.counts() == {"a": (3, 2), "b": (4, 1)}
+    assert [f"/{name}/" in path for path in dataset.names] == dataset.validation.tolist()
+    assert not dataset.notes
+
+
+def test_a_train_folder_alone_is_split(tmp_path):
+    dataset = data.load(write(tmp_path, classes(20, 20, prefix="train/")))
+    assert all(0 < validation < 20 for _, validation in dataset.counts().values())
+
+
+def test_of_val_and_test_one_is_used_and_the_other_noted(tmp_path):
+    files = {**classes(3, 3, prefix="train/"), **classes(2, 2, prefix="val/")}
+    dataset = data.load(write(tmp_path, {**files, **classes(1, 1, prefix="test/")}))
+    assert dataset.counts() == {"a": (3, 2), "b": (3, 2)}
+    assert dataset.notes == [f"{tmp_path}/test is not used: validation images come from val"]
+
+
+def test_files_that_lie_about_are_ignored_in_silence(tmp_path):
+    litter = [".DS_Store", "._0.png", ".hidden.png", "Thumbs.db", "desktop.ini", "notes.txt"]
+    files = {f"{where}{name}": b"x" for where in ("a/", "b/", "") for name in litter}
+    files |= {".git/config": b"x", "__MACOSX/a/0.png": b"x", "a/.ipynb_checkpoints/0.png": b"x"}
+    dataset = data.load(write(tmp_path, {**classes(4, 4), **files}))
+    assert len(dataset.names) == 8 and dataset.notes == []
+
+
+def test_other_files_and_folders_are_noted(tmp_path):
+    others = ["a/x.tif", "a/y.TIF", "b/z.heic", "b/noextension", "b/deep/0.png", "b/new\nline.a\tb"]
+    files = {**classes(4, 4), **dict.fromkeys([*others, "stray.png"], b"x")}
+    dataset = data.load(write(tmp_path, files))
+    assert len(dataset.names) == 8
+    assert dataset.notes == [
+        "files that are not read, by their extension: 1 .a\\tb, 1 .heic, 2 .tif, 1 no extension",
+        "folders inside class folders, which are not read: 1",
+        "images outside class folders, which are not read: 1",
+    ]
+
+
+def test_extensions_in_capitals_count(tmp_path):
+    files = {"a/0.PNG": b"1", "a/1.Jpg": b"2", "b/0.JPEG": b"3", "b/1.WebP": b"4"}
+    assert len(data.load(write(tmp_path, files)).names) == 4
+
+
+STRANGE = ["ein Käfer", "雪 山", "both \"'quotes", "two\nlines", "tab\t", "-dash", "*?[x]", "%s{0}"]
+
+
+def test_strange_names_of_files_and_classes_work_and_print_on_one_line(tmp_path):
+    files = {f"{name}/{name}.{i}.png": picture(i) for name in STRANGE for i in (1, 2)}
+    # A name that is not Unicode.
+    folder = os.fsdecode(b"caf\xe9")
+    dataset = data.load(write(tmp_path, {**files, **classes(2, names=[folder])}))
+    assert len(set(dataset.class_names)) == len(STRANGE) + 1
+    assert all(text.isprintable() for text in [*dataset.class_names, *dataset.names])
+    assert {"ein Käfer", "two\\nlines", "caf\\udce9"} < set(dataset.class_names)
+    assert [data.digest(encoded) for encoded in read_all(dataset)] == dataset.digests
+
+
+def test_links_to_files_and_folders_are_followed(tmp_path):
+    write(tmp_path / "elsewhere", classes(3))
+    root = tmp_path / "root"
+    write(root, classes(3, names="b"))
+    (root / "a").symlink_to(tmp_path / "elsewhere" / "a")
+    (root / "b" / "link.png").symlink_to(tmp_path / "elsewhere" / "a" / "0.png")
+    counts = data.load(str(root)).counts()
+    assert {name: sum(sizes) for name, sizes in counts.items()} == {"a": 3, "b": 4}
+
+
+@pytest.mark.parametrize("target", ["gone.png", "link.png"], ids=["broken", "to itself"])
+def test_a_link_that_leads_nowhere_is_a_damaged_image(tmp_path, target):
+    write(tmp_path, classes(3, 3))
+    (tmp_path / "a" / "link.png").symlink_to(tmp_path / "a" / target)
+    dataset = data.load(str(tmp_path))
+    row = dataset.names.index(f"{tmp_path}/a/link.png")
+    with pytest.raises(data.DamagedImage, match="cannot be read: "):
+        data.decode(read_all(dataset)[row])
+
+
+def test_a_folder_that_links_to_its_parent_ends(tmp_path):
+    write(tmp_path, classes(3, 3))
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    dataset = data.load(str(tmp_path))
+    assert len(dataset.names) == 6 and len(dataset.notes) == 1
+
+
+def test_a_pipe_that_is_named_as_an_image_does_not_hang(tmp_path):
+    write(tmp_path, classes(3, 3))
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    dataset = data.load(str(tmp_path))
+    assert len(dataset.names) == 6 and "1 .png" in dataset.notes[0]
+
+
+def test_folders_that_cannot_be_read_are_all_named(open_path):
+    write(open_path, classes(3, 3, 3))
+    for name in "ac":
+        os.chmod(open_path / name, 0)
+    with ordinary_user():
+        message = refusal(open_path)
+    for name in "ac":
+        os.chmod(open_path / name, 0o755)
+    denied = "cannot be read: Permission denied"
+    assert message.split("\n  ")[1:] == [f"{open_path}/{name} {denied}" for name in "ac"]
+
+
+@pytest.mark.parametrize("name", ["", "train"])
+def test_an_outer_folder_that_cannot_be_read_is_named_once(open_path, name):
+    write(open_path, classes(3, 3, prefix="train/"))
+    os.chmod(open_path / name, 0o311)
+    with ordinary_user():
+        message = refusal(open_path)
+    os.chmod(open_path / name, 0o755)
+    assert message == f"{open_path}: {open_path / name} cannot be read: Permission denied"
+
+
+def test_a_file_that_cannot_be_read_is_a_damaged_image(open_path):
+    write(open_path, classes(3, 3))
+    os.chmod(open_path / "a" / "1.png", 0)
+    with ordinary_user():
+        encoded = read_all(data.load(str(open_path)))[1]
+    with pytest.raises(data.DamagedImage, match="cannot be read: Permission denied"):
+        data.decode(encoded)
+
+
+def test_what_is_not_a_folder_of_images_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    takes = "; --data takes digits, tfds:NAME or a folder"
+    assert refusal(tmp_path / "none") == f"{tmp_path}/none: no such folder{takes}"
+    assert refusal("") == f"no name: no such folder{takes}"
+    assert refusal("nul\0") == f"nul\\x00: no such folder{takes}"
+    assert refusal(tmp_path / "file") == f"{tmp_path}/file: not a folder{takes}"
+    assert refusal(tmp_path / "empty").startswith(f"{tmp_path}/empty holds no images")

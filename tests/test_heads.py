@@ -1,0 +1,205 @@
+"""Heads side by side are heads one by one, and training on features is training on images."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import data
+import features
+import heads
+import model
+from heads import HeadsTask, drop_out, order, split_heads, train_heads
+from tensorflow_setup import keras, tf
+
+LOSS = "sparse_categorical_crossentropy"
+RATES = {"a": [0.0, 1e-3, 2e-3], "b": [1e-3, 1e-3], "c": [3e-4, 1e-2, 1e-4]}
+
+
+def make_task(folder, classes=6, count=330, **changes):
+    """A task on random features of `count` images, whose last batches are smaller than the rest."""
+    random = np.random.default_rng(classes)
+    labels = np.arange(count, dtype=np.int32) % classes
+    centres = random.normal(size=(classes, model.FEATURES))
+    values = np.maximum(centres[labels] + random.normal(0, 3, (count, model.FEATURES)), 0)
+    values.astype(np.float32).tofile(folder / "features.f32")
+    sides = {"train": np.arange(count * 2 // 3), "validation": np.arange(count * 2 // 3, count)}
+    task = HeadsTask(folder, values.shape, labels, **sides, classes=classes, rates=RATES, seed=0,
+        batch_size=64, dropout=0.2)  # fmt: skip
+    return replace(task, **changes)
+
+
+def train(task):
+    """All numbers of a task: `{label: (metrics of every epoch, kernel, bias, outputs)}`."""
+    epochs = {label: [] for label in task.rates}
+
+    def keep(epoch, metrics):
+        for label, of in metrics.items():
+            epochs[label].append(of)
+
+    trained = train_heads(task, keep)
+    return {label: (epochs[label], trained[label]) for label in trained}
+
+
+def assert_equal(first, second):
+    """Assert that two heads are equal to the last bit, in what is logged and in what is kept."""
+    assert first[0] == second[0]
+    for name in ("kernel", "bias"):
+        np.testing.assert_array_equal(getattr(first[1], name), getattr(second[1], name))
+    for name, values in vars(first[1].outputs).items():
+        np.testing.assert_array_equal(values, getattr(second[1].outputs, name))
+
+
+def test_heads_side_by_side_are_plain_keras_fits_one_by_one(tmp_path):
+    task = make_task(tmp_path, dropout=0.0)
+    values = np.array(features.mapped(task.features, task.shape))
+    held_out = (values[task.validation], task.labels[task.validation])
+    for label, (metrics, head) in train(task).items():
+        dense = keras.layers.Dense(6, activation="softmax")
+        plain = keras.Sequential([keras.Input((model.FEATURES,)), dense])
+        plain.compile(keras.optimizers.Adam(), LOSS, metrics=["accuracy"])
+        dense.set_weights([model.initial_kernel(6, seed=0), np.zeros(6)])
+        for epoch, of in enumerate(metrics):
+            rows = order(0, epoch, task.train)
+            schedule = keras.callbacks.LearningRateScheduler(lambda _, e=epoch: RATES[label][e])
+            history = plain.fit(values[rows], task.labels[rows], batch_size=64, shuffle=False,
+                verbose=0, callbacks=[schedule], validation_data=held_out).history  # fmt: skip
+            assert of.rate == np.float32(RATES[label][epoch])
+            assert of.loss == pytest.approx(history["loss"][0], abs=1e-5)
+            assert of.accuracy == pytest.approx(history["accuracy"][0], abs=1e-6)
+            assert of.val_loss == pytest.approx(history["val_loss"][0], abs=1e-5)
+            assert of.val_accuracy == pytest.approx(history["val_accuracy"][0], abs=1e-6)
+        np.testing.assert_allclose(head.kernel, dense.get_weights()[0], atol=1e-5)
+        assert metrics[-1].loss < metrics[0].loss
+
+
+def test_training_on_features_is_training_through_the_whole_frozen_model(images, tmp_path):
+    dataset = data.load(str(images))
+    with ThreadPoolExecutor(2) as executor:
+        computed = features.extract(dataset, 32, "scale", "imagenet", tmp_path, False, executor)
+    sides = {
+        "train": dataset.rows[~dataset.validation],
+        "validation": dataset.rows[dataset.validation],
+    }
+    task = HeadsTask(computed.directory, computed.shape, dataset.labels, **sides, classes=3,
+        rates={"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)  # fmt: skip
+    pixels = [data.decode(encoded) for encoded in dataset.source.read(dataset.rows)]
+    kernel = model.initial_kernel(3, seed=0)
+    whole = model.joined(kernel, np.zeros(3), 32, "scale", "imagenet", 0.0)
+    whole.compile(keras.optimizers.Adam(), LOSS, metrics=["accuracy"])
+    for epoch, of in enumerate(train(task)["a"][0]):
+        rows = order(0, epoch, task.train)
+        whole.optimizer.learning_rate = RATES["a"][epoch]
+        batch = np.stack([pixels[row] for row in rows])
+        history = whole.fit(batch, dataset.labels[rows], batch_size=7, shuffle=False, verbose=0)
+        held_out = np.stack([pixels[row] for row in task.validation])
+        loss, accuracy = whole.evaluate(held_out, dataset.labels[task.validation], verbose=0)
+        assert of.loss == pytest.approx(history.history["loss"][0], abs=1e-4)
+        assert of.val_loss == pytest.approx(loss, abs=1e-4)
+        assert of.val_accuracy == pytest.approx(accuracy, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "batch_size"),
+    [(6, 330, 64), (6, 260, 64), (7, 330, 64), (10, 330, 64), (100, 330, 64), (6, 3300, 1024)],
+)
+def test_a_head_alone_is_the_same_head_among_others_to_the_last_bit(
+    tmp_path, classes, count, batch_size
+):
+    task = make_task(tmp_path, classes, count, batch_size=batch_size)
+    labels = [f"head-{number}" for number in range(64)]
+    widest = split_heads(labels, classes, batch_size)[0]
+    many = {label: [1e-4 * (number + 1)] * 2 for number, label in enumerate(widest[:-1])}
+    among = train(replace(task, rates={**many, "a": RATES["a"]}))
+    alone = train(replace(task, rates={"a": RATES["a"]}))
+    assert_equal(among["a"], alone["a"])
+
+
+def test_two_seeds_in_parallel_threads_are_one_after_the_other_to_the_last_bit(tmp_path):
+    tasks = [make_task(tmp_path, seed=seed) for seed in (0, 1, 2, 3)]
+    one_by_one = [train(task) for task in tasks]
+    with ThreadPoolExecutor(2) as executor:
+        parallel = list(executor.map(train, tasks))
+    for first, second in zip(one_by_one, parallel, strict=True):
+        for label in RATES:
+            assert_equal(first[label], second[label])
+    assert one_by_one[0]["a"][0] != one_by_one[1]["a"][0]
+
+
+def test_equal_rates_give_equal_heads_and_dropout_changes_them(tmp_path):
+    task = make_task(tmp_path, rates={"a": RATES["a"], "b": RATES["c"], "same": RATES["a"]})
+    trained = train(task)
+    assert_equal(trained["a"], trained["same"])
+    assert trained["a"][0] != trained["b"][0]
+    assert train(replace(task, dropout=0.0))["a"][0] != trained["a"][0]
+
+
+def test_a_head_that_ends_earlier_keeps_what_it_was_and_its_own_number_of_epochs(tmp_path):
+    task = make_task(tmp_path)
+    among, alone = train(task)["b"], train(replace(task, rates={"b": RATES["b"]}))["b"]
+    assert len(among[0]) == 2
+    assert_equal(among, alone)
+
+
+def test_a_head_that_diverges_leaves_the_others_alone_and_predicts_nothing(tmp_path):
+    task = make_task(tmp_path, rates={"a": RATES["a"], "wild": [3e38, 3e38]})
+    trained = train(task)
+    assert_equal(trained["a"], train(replace(task, rates={"a": RATES["a"]}))["a"])
+    last, head = trained["wild"][0][-1], trained["wild"][1]
+    assert not math.isfinite(last.val_loss) and last.val_accuracy == 0
+    assert set(head.outputs.predicted) == {-1}
+
+
+def test_the_outputs_of_a_head_are_what_was_logged_and_what_its_weights_give(tmp_path):
+    task = make_task(tmp_path)
+    values = features.mapped(task.features, task.shape)[task.validation]
+    for metrics, head in train(task).values():
+        outputs = head.outputs
+        np.testing.assert_array_equal(outputs.label, task.labels[task.validation])
+        assert np.mean(outputs.predicted == outputs.label) == metrics[-1].val_accuracy
+        assert outputs.loss.mean() == pytest.approx(metrics[-1].val_loss, abs=1e-6)
+        logits = values @ head.kernel + head.bias
+        np.testing.assert_array_equal(outputs.predicted, logits.argmax(axis=1))
+
+
+def test_no_group_is_too_wide_and_heads_are_split_into_as_many_parts_as_wanted():
+    labels = [str(number) for number in range(70)]
+    assert split_heads(labels, 6, 64) == [labels]
+    assert [len(group) for group in split_heads(labels, 6, 64, parts=2)] == [35, 35]
+    assert [len(group) for group in split_heads(labels, 100, 64)] == [40, 30]
+    assert {len(group) for group in split_heads(labels, 5000, 64)} == {2}
+    assert split_heads([], 6, 64) == []
+
+
+def test_an_order_holds_every_row_once_and_depends_on_seed_and_epoch():
+    rows = np.arange(5, 900, 3)
+    orders = {(seed, epoch): order(seed, epoch, rows) for seed in (0, 1) for epoch in (0, 1)}
+    for found in orders.values():
+        np.testing.assert_array_equal(np.sort(found), rows)
+    assert len({found.tobytes() for found in orders.values()}) == 4
+    np.testing.assert_array_equal(order(1, 1, rows), orders[1, 1])
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-6, 0.2, 0.5, 0.99, 1 - 1e-9])
+def test_dropout_drops_its_part_anywhere_and_scales_what_it_keeps(rate):
+    ones, seed = tf.ones((64, model.FEATURES)), np.int64(0)
+    left = np.stack([drop_out(ones, rate, seed, step) for step in range(20)])  # (20, 64, 1280)
+    limit = min(round(rate * 2**16), 2**16 - 1)
+    assert set(np.unique(left)) <= {0, np.float32(2**16 / (2**16 - limit))}
+    dropped = (left == 0).astype(float)
+    assert dropped.mean() == pytest.approx(rate, abs=0.002)
+    if 0.1 < rate < 0.9:  # Steps, images, features and the two halves of a draw are independent.
+        for axes, tolerance in (((1, 2), 0.01), ((0, 2), 0.02), ((0, 1), 0.1)):
+            assert abs(dropped.mean(axes) - rate).max() < tolerance
+        assert abs(np.corrcoef(dropped[..., ::2].ravel(), dropped[..., 1::2].ravel())[0, 1]) < 0.01
+
+
+def test_a_thread_traces_a_training_step_once_for_all_seeds(tmp_path):
+    task = make_task(tmp_path, rates={"a": [1e-3], "b": [1e-3]})
+    train(task)
+    trainer = heads.find_trainer(task)
+    train(replace(task, seed=1))
+    assert heads.find_trainer(task) is trainer
+    assert trainer.train_epoch.experimental_get_tracing_count() == 1

@@ -1,0 +1,178 @@
+"""TFDS data sets that are made here: labels, splits, formats, damage, and downloads that fail."""
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from image_files import read_all, refusal
+
+import data
+
+IMAGE_AND_LABEL = {
+    "image": tfds.features.Image(encoding_format="png"),
+    "label": tfds.features.ClassLabel(names=["wolf", "ant"]),
+}
+
+
+def prepare(name, data_dir, features, splits, **options):
+    """Store {split: [example]} as a real TFDS data set on disk."""
+
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            wanted = tfds.features.FeaturesDict(features)
+            keys = ("image", "label") if "mask" in features else None
+            return tfds.core.DatasetInfo(builder=self, features=wanted, supervised_keys=keys)
+
+        def _split_generators(self, download_manager):
+            return {split: enumerate(examples) for split, examples in splits.items()}
+
+        def _generate_examples(self):
+            raise AssertionError("the splits are given")
+
+    Tiny.name = name
+    Tiny(data_dir=data_dir, **options).download_and_prepare()
+
+
+def examples(*labels, first=0):
+    return [
+        {"image": np.full((4, 5, 3), first + i, np.uint8), "label": label}
+        for i, label in enumerate(labels)
+    ]
+
+
+@pytest.fixture(scope="module")
+def tfds_dir(tmp_path_factory):
+    """A TFDS data folder with data sets of several kinds."""
+    folder = tmp_path_factory.mktemp("tfds")
+    train = examples("ant", "wolf", "ant", "wolf", "ant")
+    both = {"train": train, "test": examples("wolf", "ant", first=90)}
+    prepare("tiny_split", folder, IMAGE_AND_LABEL, both)
+    prepare("tiny_array", folder, IMAGE_AND_LABEL, both, file_format="array_record")
+    prepare("tiny_whole", folder, IMAGE_AND_LABEL, {"train": examples(*["ant", "wolf"] * 20)})
+    unlabelled = {"train": train, "test": examples(-1, first=9)}
+    prepare("tiny_unlabelled", folder, IMAGE_AND_LABEL, unlabelled)
+    prepare("array_unlabelled", folder, IMAGE_AND_LABEL, unlabelled, file_format="array_record")
+    prepare("tiny_odd", folder, IMAGE_AND_LABEL, {"other": train})
+    prepare("tiny_plain", folder, {"x": tfds.features.Scalar(np.int64)}, {"train": [{"x": 1}]})
+    mask = {"mask": np.zeros((4, 5, 3), np.uint8), "kind": 8}
+    several = {"mask": tfds.features.Image(), "kind": tfds.features.ClassLabel(num_classes=9)}
+    many = {"train": [{**each, **mask} for each in train]}
+    prepare("tiny_pets", folder, {**IMAGE_AND_LABEL, **several}, many)
+    sparse = {**IMAGE_AND_LABEL, "label": tfds.features.ClassLabel(names=["c", "b", "a"])}
+    prepare("tiny_sparse", folder, sparse, {"train": examples(*[2, 0] * 20)})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def tfds_data_dir(tfds_dir, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_dir))
+
+
+@pytest.mark.parametrize("name", ["tiny_split", "tiny_array"])
+def test_label_and_name_of_each_image_are_the_data_sets_own(name):
+    dataset = data.load(f"tfds:{name}")
+    assert dataset.name == name and dataset.class_names == ["wolf", "ant"]
+    assert dataset.counts() == {"wolf": (2, 1), "ant": (3, 1)}
+    # Value of the pixels: label, side.
+    expected = {value: (int(value % 2 == 0), False) for value in range(5)}
+    expected |= {90: (0, True), 91: (1, True)}
+    source = pickle.loads(pickle.dumps(dataset.source))
+    pixels = [data.decode(encoded) for encoded in source.read(dataset.rows)]
+    assert {image.shape for image in pixels} == {(4, 5, 3)}
+    values = [int(image[0, 0, 0]) for image in pixels]
+    given = zip(dataset.labels.tolist(), dataset.validation.tolist(), strict=True)
+    assert dict(zip(values, given, strict=True)) == expected
+    some = [data.digest(encoded) for encoded in source.read([1, 4, 6])]
+    assert some == [dataset.digests[row] for row in (1, 4, 6)]
+    assert data.load(f"tfds:{name}").fingerprint == dataset.fingerprint
+
+
+def test_a_data_set_without_a_validation_split_is_split():
+    counts = data.load("tfds:tiny_whole").counts()
+    assert {name: sum(sizes) for name, sizes in counts.items()} == {"ant": 20, "wolf": 20}
+    assert all(min(sizes) > 0 for sizes in counts.values())
+
+
+def test_a_class_without_images_keeps_its_output_and_is_noted():
+    dataset = data.load("tfds:tiny_sparse")
+    assert dataset.class_names == ["c", "b", "a"] and set(dataset.labels) == {0, 2}
+    assert dataset.notes == ["classes without images: b"]
+    assert len(dataset.without([3]).names) == 39
+
+
+def test_of_several_images_and_labels_the_supervised_ones_are_taken():
+    dataset = data.load("tfds:tiny_pets")
+    assert dataset.class_names == ["wolf", "ant"]
+    values = [int(data.decode(encoded)[0, 0, 0]) for encoded in read_all(dataset)]
+    assert sorted(values) == [0, 1, 2, 3, 4]
+
+
+def test_data_sets_of_another_kind_are_refused():
+    kind = "is not an image classification data set: its features are x"
+    assert refusal("tfds:tiny_plain") == f"tfds:tiny_plain {kind}"
+    assert refusal("tfds:tiny_odd") == "tfds:tiny_odd has no train split, only other"
+    assert "label is negative in all 1 records" in refusal("tfds:tiny_unlabelled")
+    assert "has images without labels" in refusal("tfds:array_unlabelled")
+
+
+@pytest.mark.parametrize("change", ["flipped", "missing"])
+@pytest.mark.parametrize("name", ["tiny_split", "tiny_array"])
+def test_a_damaged_data_set_is_named_with_its_file(tfds_dir, tmp_path, monkeypatch, name, change):
+    shutil.copytree(tfds_dir / name, tmp_path / name)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    file = next(tmp_path.glob(f"{name}/1.0.0/*test.*"))
+    content = bytearray(file.read_bytes())
+    content[80] ^= 1
+    file.unlink()
+    if change == "flipped":
+        file.write_bytes(content)
+    message = refusal(f"tfds:{name}")
+    assert str(tmp_path / name / "1.0.0") in message and "\n" not in message
+
+
+def test_a_data_set_that_nobody_knows_is_told_apart_from_one_not_downloaded(tfds_dir):
+    assert refusal("tfds:tf_flower") == (
+        f"tfds:tf_flower: neither TFDS nor {tfds_dir} has it; "
+        "did you mean tf_flowers or oxford_flowers102?"
+    )
+    assert "lists what there is" in refusal("tfds:qqqqqqqq")
+    for name in ("", "two words/x", "mnist/no_such_config", "tf_flowers:9.9.9", "a\nb"):
+        message = refusal(f"tfds:{name}")
+        assert " is not a data set that TFDS can give: " in message and "\n" not in message
+
+
+LOAD = "import data; data.load('tfds:tf_flowers')"
+
+
+def test_a_download_is_announced_and_ends_at_ctrl_c(tmp_path):
+    # A local address where nobody listens: TFDS tries again for minutes.
+    proxy = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:1")
+    environment = {**os.environ, **proxy, "TFDS_DATA_DIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", LOAD],
+        env=environment,
+        cwd=Path(data.__file__).parent,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        announced = f"tfds:tf_flowers is not in {tmp_path}/tf_flowers/3.0.1; downloading it"
+        assert any(announced in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) != 0
+
+
+def test_a_data_set_that_cannot_be_prepared_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    message = refusal("tfds:imagenet2012")
+    absent = f"tfds:imagenet2012 is not in {tmp_path}/imagenet2012/5.1.0"
+    assert message.startswith(f"{absent} and cannot be prepared: ") and "\n" not in message
+    assert message.endswith("; go online, or set TFDS_DATA_DIR to the folder that holds it")
