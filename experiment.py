@@ -199,7 +199,7 @@ def _arrays(dataset: data.Dataset, computed: features.Features) -> dict:
     labels = np.full(computed.shape[0], -1, np.int32)  # -1: left out
     labels[dataset.rows] = dataset.labels
     return {
-        "features": computed.directory,
+        "directory": computed.directory,
         "shape": computed.shape,
         "labels": labels,
         "train": dataset.rows[~dataset.validation],

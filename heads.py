@@ -33,7 +33,7 @@ VALIDATION_CHUNK = 256 * VALIDATION_BATCH  # rows whose outputs are in memory at
 class HeadsTask:
     """One seed and the heads to train with it; N images, C classes."""
 
-    features: Path  # directory of the features
+    directory: Path  # of the features
     shape: tuple[int, int]  # (N, 1280)
     labels: np.ndarray  # (N,) int32
     train: np.ndarray  # rows that are trained on
@@ -122,7 +122,7 @@ class Trainer:
         self.batch_size, self.dropout = task.batch_size, task.dropout
         # On the CPU also where a GPU passes the images, so that numbers do not depend on it.
         with tf.device("/CPU:0"):
-            mapping = features.mapped(task.features, task.shape)
+            mapping = features.mapped(task.directory, task.shape)
             self.features = tf.experimental.dlpack.from_dlpack(mapping.__dlpack__())  # not copied
             self.labels = tf.constant(task.labels, tf.int32)
             columns = heads * task.classes
@@ -196,7 +196,7 @@ def find_trainer(task: HeadsTask) -> Trainer:
     """Return this thread's trainer for a task, with its graphs if the last task was of one kind."""
     unit = _fewest_heads(task.classes)
     heads = math.ceil(len(task.rates) / unit) * unit
-    key = (task.features, task.shape, task.labels.tobytes(), task.classes, heads)
+    key = (task.directory, task.shape, task.labels.tobytes(), task.classes, heads)
     key += (task.batch_size, task.dropout)
     if getattr(_thread, "key", None) != key:
         _thread.key, _thread.trainer = key, Trainer(task, heads)
