@@ -53,8 +53,9 @@ def test_only_temporary_files_of_dead_processes_on_this_host_are_removed(tmp_pat
     code += f"files.write_atomically({str(tmp_path / 'config.json')!r}, 'half')"
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT)
     (left,) = tmp_path.iterdir()
-    alive = left.with_name(left.name.replace(left.name.split(".")[-4], str(os.getpid())))
-    elsewhere = left.with_name(left.name.replace(left.name.split(".")[-5], "another-host"))
+    *start, host, pid, token, _ = left.name.split(".")
+    alive = left.with_name(".".join((*start, host, str(os.getpid()), token, "tmp")))
+    elsewhere = left.with_name(".".join((*start, "another-host", pid, token, "tmp")))
     kept = [alive, elsewhere, tmp_path / ".notes.tmp", tmp_path / ".a.b.1.0123456.tmp"]
     for path in kept:
         path.write_text("")
