@@ -8,7 +8,6 @@ fits the validation images well, not best, and a head that stops early may do be
 from dataclasses import dataclass
 from pathlib import Path
 
-import logs
 import numpy as np
 
 from results import Outputs, Reference

@@ -36,16 +36,10 @@ def test_it_is_what_scikit_learn_says_of_the_validation_images(a_set):
     values = np.fromfile(directory / "features.f32", np.float32).reshape(shape)
     result = found(a_set)
     assert result["C"] in reference.STRENGTHS
-    fit = LogisticRegression(C=result["C"], tol=1e-6, max_iter=10_000).fit(
-        values[TRAIN], labels[TRAIN]
-    )
+    fit = LogisticRegression(C=result["C"], tol=1e-6, max_iter=10_000).fit(values[TRAIN], labels[TRAIN])
     loss = log_loss(labels[VALIDATION], fit.predict_proba(values[VALIDATION]))
     assert result["val_loss"] == pytest.approx(loss, rel=0.01)
-    assert (
-        result["val_categorical_accuracy"]
-        == fit.score(values[VALIDATION], labels[VALIDATION])
-        > 0.5
-    )
+    assert result["val_categorical_accuracy"] == fit.score(values[VALIDATION], labels[VALIDATION]) > 0.5
 
 
 def test_every_fit_has_one_thread_whatever_was_set_before(a_set, monkeypatch):

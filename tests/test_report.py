@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from logs import ACCURACY, LOSS, RATE, ExperimentError
 from matplotlib.figure import Figure
 from scipy import stats
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 import report
+from logs import ACCURACY, LOSS, RATE, ExperimentError
 
 ROOT = Path(__file__).parents[1]
 CONDITIONS = {
@@ -63,9 +63,7 @@ def write_run(experiment, label, seed, rates, accuracy, **conditions):
     """Write a finished run that ends with this validation accuracy; keywords replace conditions."""
     run = experiment / label / f"seed-{seed}"
     rise = np.linspace(0.5, 1, len(rates)) if len(rates) > 1 else np.ones(1)
-    curves = np.float32(
-        [accuracy * rise * 0.99, 1.2 - rise, accuracy * rise, 1.3 - rise + seed / 100]
-    ).tolist()
+    curves = np.float32([accuracy * rise * 0.99, 1.2 - rise, accuracy * rise, 1.3 - rise + seed / 100]).tolist()
     write_events(run / "train", {ACCURACY: curves[0], LOSS: curves[1], RATE: rates})
     write_events(run / "validation", {ACCURACY: curves[2], LOSS: curves[3]})
     names = ("categorical_accuracy", "loss", "val_categorical_accuracy", "val_loss")
@@ -103,12 +101,7 @@ def write_experiment(directory, finals=FINALS, rates=RATES, seeds=None, referenc
     } | config
     (directory / "config.json").write_text(json.dumps(config))
     if reference:
-        values = {
-            "val_categorical_accuracy": 0.9213,
-            "val_loss": 0.2074,
-            "C": 0.01,
-            "seconds": 11.0,
-        }
+        values = {"val_categorical_accuracy": 0.9213, "val_loss": 0.2074, "C": 0.01, "seconds": 11.0}
         (directory / "reference.json").write_text(json.dumps(values))
     for label, counts in finals.items():
         for seed, count in enumerate(counts):
@@ -158,17 +151,12 @@ def test_a_difference_of_two_standard_deviations_is_found_at_n_10():
 
 
 def test_intervals_equal_those_of_scipy():
-    finals = {
-        label: {seed: count / IMAGES for seed, count in enumerate(of)}
-        for label, of in FINALS.items()
-    }
+    finals = {label: {seed: count / IMAGES for seed, count in enumerate(of)} for label, of in FINALS.items()}
     compared = report.comparisons(finals, "exp_warmup", IMAGES)
     assert list(compared) == ["exp", "linear"]
     for label, (n, mean, half) in compared.items():
         test = stats.ttest_rel(FINALS["exp_warmup"], FINALS[label])
-        low, high = (
-            np.array(test.confidence_interval(1 - 0.05 / 3)) / IMAGES
-        )  # three pairs of three schedules
+        low, high = np.array(test.confidence_interval(1 - 0.05 / 3)) / IMAGES  # three pairs of three schedules
         assert (n, mean - half, mean + half) == (5, pytest.approx(low), pytest.approx(high))
     values = np.array(FINALS["exp"]) / IMAGES
     low, high = stats.t.interval(0.95, 4, loc=values.mean(), scale=stats.sem(values))
@@ -178,9 +166,7 @@ def test_intervals_equal_those_of_scipy():
 def test_interval_of_the_validation_set_equals_that_of_scipy():
     for correct in (2757, IMAGES):
         interval = stats.binomtest(correct, IMAGES).proportion_ci(0.95, "wilson")
-        assert report.wilson_half_width(correct / IMAGES, IMAGES) == pytest.approx(
-            (interval.high - interval.low) / 2
-        )
+        assert report.wilson_half_width(correct / IMAGES, IMAGES) == pytest.approx((interval.high - interval.low) / 2)
 
 
 def test_equal_differences():
@@ -207,9 +193,7 @@ def test_only_seeds_both_have_are_compared():
 def test_the_best_has_the_highest_mean_and_of_equal_ones_the_lower_loss(tmp_path):
     def best(finals, **losses):
         runs = {
-            label: report.Runs(
-                [0, 1], *[None] * 3, np.array(of)[:, None], np.array([losses.get(label, [1, 1])]).T
-            )
+            label: report.Runs([0, 1], *[None] * 3, np.array(of)[:, None], np.array([losses.get(label, [1, 1])]).T)
             for label, of in finals.items()
         }
         return report.best_schedule(runs)
@@ -223,23 +207,16 @@ def test_the_best_has_the_highest_mean_and_of_equal_ones_the_lower_loss(tmp_path
 
 def change_rate(experiment):
     write_events(
-        experiment / "linear/seed-3/train",
-        {ACCURACY: [0.1] * 3, LOSS: [1.0] * 3, RATE: [4e-5, 4.00001e-5, 4e-6]},
+        experiment / "linear/seed-3/train", {ACCURACY: [0.1] * 3, LOSS: [1.0] * 3, RATE: [4e-5, 4.00001e-5, 4e-6]}
     )
 
 
 def change_data(experiment):
-    edit_json(
-        experiment / "linear/seed-3/result.json",
-        lambda result: result["conditions"].update(data="other"),
-    )
+    edit_json(experiment / "linear/seed-3/result.json", lambda result: result["conditions"].update(data="other"))
 
 
 def change_dropout(experiment):
-    edit_json(
-        experiment / "linear/seed-3/result.json",
-        lambda result: result["conditions"].update(dropout=0.5),
-    )
+    edit_json(experiment / "linear/seed-3/result.json", lambda result: result["conditions"].update(dropout=0.5))
 
 
 def change_weights_of_all(experiment):
@@ -247,16 +224,12 @@ def change_weights_of_all(experiment):
 
 
 def change_final(experiment):
-    edit_json(
-        experiment / "linear/seed-3/result.json",
-        lambda result: result["final"].update(val_loss=0.3),
-    )
+    edit_json(experiment / "linear/seed-3/result.json", lambda result: result["final"].update(val_loss=0.3))
 
 
 def change_best(experiment):
     edit_json(
-        experiment / "linear/seed-3/result.json",
-        lambda result: result["best"].update(val_categorical_accuracy=0.99),
+        experiment / "linear/seed-3/result.json", lambda result: result["best"].update(val_categorical_accuracy=0.99)
     )
 
 
@@ -307,32 +280,17 @@ def nest_deeply(experiment):
     ("tamper", "message"),
     [
         (change_rate, r"linear/seed-3: epoch 1 was logged with rate"),
-        (
-            change_data,
-            r"linear/seed-3 cannot be compared: its data is 'other', that of config.json is 'fingerprint-a'",
-        ),
-        (
-            change_dropout,
-            r"linear/seed-3 cannot be compared: its dropout is 0.5, that of .*exp/seed-0 is 0.2",
-        ),
+        (change_data, r"linear/seed-3 cannot be compared: its data is 'other', that of config.json is 'fingerprint-a'"),
+        (change_dropout, r"linear/seed-3 cannot be compared: its dropout is 0.5, that of .*exp/seed-0 is 0.2"),
         (
             change_weights_of_all,
             r"exp/seed-0 cannot be compared: its weights is 'sha-a', that of config.json is 'sha-b'",
         ),
-        (
-            change_final,
-            r"linear/seed-3: result.json says final val_loss 0.3, the event files say 0.33",
-        ),
-        (
-            change_best,
-            r"linear/seed-3: result.json says best val_categorical_accuracy 0.99, the event files say 0.919",
-        ),
+        (change_final, r"linear/seed-3: result.json says final val_loss 0.3, the event files say 0.33"),
+        (change_best, r"linear/seed-3: result.json says best val_categorical_accuracy 0.99, the event files say 0.919"),
         (remove_result_field, r"linear/seed-3/result.json lacks 'best'"),
         (truncate, r"linear/seed-3/validation/.* is damaged: .* truncated record"),
-        (
-            lose_last_epoch,
-            r"linear/seed-3: val_categorical_accuracy is logged for 2 epochs, the schedule has 3",
-        ),
+        (lose_last_epoch, r"linear/seed-3: val_categorical_accuracy is logged for 2 epochs, the schedule has 3"),
         (swap_runs, r"linear/seed-3: result.json is of schedule 'exp', 'linear' belongs here"),
         (add_seed, r"linear/seed-5 is no run of this experiment"),
         (add_schedule, r"other/seed-0 is no run of this experiment"),
@@ -353,16 +311,13 @@ def test_refuses(tmp_path, tamper, message):
 def test_refuses_an_experiment_without_finished_runs(tmp_path):
     experiment = write_experiment(tmp_path / "experiment", {"exp": [None, None]})
     with pytest.raises(
-        ExperimentError,
-        match=r"experiment holds no finished run; train.py --resume .*experiment makes",
+        ExperimentError, match=r"experiment holds no finished run; train.py --resume .*experiment makes"
     ):
         report.write(experiment)
 
 
 def test_a_run_that_diverged_is_reported(tmp_path):
-    experiment = write_experiment(
-        tmp_path / "experiment", {"exp": [2700, 2710], "linear": [2720, 2730]}
-    )
+    experiment = write_experiment(tmp_path / "experiment", {"exp": [2700, 2710], "linear": [2720, 2730]})
     run = experiment / "exp/seed-1"
     accuracy, loss = [0.5, 0.25, 0.25], [1.0, math.nan, math.nan]
     write_events(run / "train", {ACCURACY: accuracy, LOSS: loss, RATE: RATES["exp"]})
@@ -403,19 +358,10 @@ def test_table_and_verdicts(tmp_path, no_plots):
     finals = np.array(FINALS["exp"]) / IMAGES
     half = stats.t.ppf(0.975, 4) * stats.sem(finals)
     differences = (np.array(FINALS["exp_warmup"]) - FINALS["exp"]) / IMAGES
-    behind = (
-        f"{differences.mean():.4f} ± {stats.t.ppf(1 - 0.05 / 6, 4) * stats.sem(differences):.4f}"
-    )
+    behind = f"{differences.mean():.4f} ± {stats.t.ppf(1 - 0.05 / 6, 4) * stats.sem(differences):.4f}"
     losses = [0.3 + seed / 100 for seed in range(5)]
     loss = f"{np.mean(losses):.4f} ± {stats.t.ppf(0.975, 4) * stats.sem(losses):.4f}"
-    assert cells(text, "exp") == [
-        "5",
-        "3",
-        "3.00e-05",
-        f"{finals.mean():.4f} ± {half:.4f}",
-        loss,
-        behind,
-    ]
+    assert cells(text, "exp") == ["5", "3", "3.00e-05", f"{finals.mean():.4f} ± {half:.4f}", loss, behind]
     assert cells(text, "exp_warmup")[-1] == "best"
     assert cells(text, "logistic regression, C = 0.01") == ["0.9213", "0.2074"]
     assert "exp_warmup is better than exp, not distinguishable from linear.\n" in text
@@ -432,10 +378,7 @@ def test_table_and_verdicts(tmp_path, no_plots):
 
 def test_epochs_until_near_the_end_and_best_values(tmp_path, no_plots):
     experiment = write_experiment(tmp_path / "experiment", {"exp": [2700]}, {"exp": [1e-5] * 5})
-    accuracy, loss = (
-        np.float32([0.85, 0.895, 0.95, 0.85, 0.9]).tolist(),
-        np.float32([1, 0.3, 0.2, 0.3, 0.4]).tolist(),
-    )
+    accuracy, loss = np.float32([0.85, 0.895, 0.95, 0.85, 0.9]).tolist(), np.float32([1, 0.3, 0.2, 0.3, 0.4]).tolist()
     write_events(experiment / "exp/seed-0/validation", {ACCURACY: accuracy, LOSS: loss})
 
     def edit(result):
@@ -448,16 +391,11 @@ def test_epochs_until_near_the_end_and_best_values(tmp_path, no_plots):
 
 
 def test_a_single_run_gives_no_interval(tmp_path, no_plots):
-    text = report.write(
-        write_experiment(tmp_path / "experiment", {"exp": [2700], "linear": [2790]})
-    )
+    text = report.write(write_experiment(tmp_path / "experiment", {"exp": [2700], "linear": [2790]}))
     assert cells(text, "exp")[3:] == ["0.9000", "0.3000", "0.0300"]
     assert "linear ends highest, but single runs do not tell whether it is better." in text
     assert "linear ends 0.0300 above exp, but at n = 1 no interval can be given" in text
-    assert (
-        "A single run (n = 1) tells no spread, so no interval can be given; --seeds 5 gives one."
-        in text
-    )
+    assert "A single run (n = 1) tells no spread, so no interval can be given; --seeds 5 gives one." in text
     assert "linear ends 0.0087 above it" in unwrapped(text)
     assert "better than" not in text and "95 % interval" not in text
 
@@ -473,11 +411,7 @@ def test_unequal_numbers_of_epochs_are_compared_and_said(tmp_path, no_plots):
 def test_an_unfinished_experiment_is_reported(tmp_path, no_plots):
     finals = FINALS | {"exp": [None, 2736, None, 2741], "linear": []}
     text = report.write(write_experiment(tmp_path / "experiment", finals))
-    assert [cells(text, label)[0] for label in ("exp", "linear", "exp_warmup")] == [
-        "2 of 5",
-        "0 of 5",
-        "5",
-    ]
+    assert [cells(text, label)[0] for label in ("exp", "linear", "exp_warmup")] == ["2 of 5", "0 of 5", "5"]
     assert cells(text, "linear") == ["0 of 5", "3", "2.80e-05"]
     assert "Unfinished: exp has n = 2 of 5 and linear has n = 0 of 5; --resume" in unwrapped(text)
     assert cells(text, "exp")[-1].startswith(f"{(2760 + 2762 - 2736 - 2741) / 2 / IMAGES:.4f} ± ")
@@ -507,11 +441,7 @@ def test_names_of_users_cannot_break_text_or_plots(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         text = report.write(experiment)
-    assert (
-        "\x1b" not in text
-        and "and 2 more, listed in summary.md" in text
-        and "- see | this\n" in text
-    )
+    assert "\x1b" not in text and "and 2 more, listed in summary.md" in text and "- see | this\n" in text
     summary = (experiment / "summary.md").read_text()
     assert summary.startswith(
         "# 2 learning-rate schedules on a\\|b \\$\\\\frac\\{1\\$ \\<b\\>\\*\\[x\\](y) \\[31m \\# 花\n"
@@ -529,10 +459,7 @@ def test_names_of_users_cannot_break_text_or_plots(tmp_path):
     [
         ({"exp": [2700]}, {"exp": [4e-5]}),
         ({"exp": [2700, 2700]}, {"exp": [0.0] * 2}),
-        (
-            {f"s{i}": [2700 + i] for i in range(12)},
-            {f"s{i}": [10.0**-i] * (i + 1) for i in range(12)},
-        ),
+        ({f"s{i}": [2700 + i] for i in range(12)}, {f"s{i}": [10.0**-i] * (i + 1) for i in range(12)}),
     ],
     ids=["one of everything", "no rate at all", "twelve schedules"],
 )
@@ -547,12 +474,7 @@ def test_plots_of_odd_experiments(tmp_path, finals, rates):
 
 
 def test_names_beside_a_plot_do_not_overlap():
-    for heights in (
-        [0.5, 0.5, 0.5],
-        [0.97, 0.96, 0.1],
-        [1, 1, 0.99, 0],
-        list(np.linspace(0, 1, 40)),
-    ):
+    for heights in ([0.5, 0.5, 0.5], [0.97, 0.96, 0.1], [1, 1, 0.99, 0], list(np.linspace(0, 1, 40))):
         moved = report.apart(heights, 0.06)
         gaps = np.diff(np.sort(moved))
         assert gaps.min() >= min(0.06, 1 / len(heights)) - 1e-9
@@ -563,9 +485,7 @@ def test_names_beside_a_plot_do_not_overlap():
 def test_colours_are_readable_on_light_and_dark():
     def luminance(colour):  # WCAG 2.1
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [
-            part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
-        ]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return np.dot(linear, [0.2126, 0.7152, 0.0722])
 
     for colour in (report.GREY, *report.COLOURS):
@@ -584,16 +504,10 @@ def test_command_gives_the_same_bytes_each_time_and_without_tensorflow(tmp_path)
         "print(sorted({'tensorflow', 'keras', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, experiment],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
+        [sys.executable, "-c", code, experiment], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
-    files = {
-        path: path.read_bytes() for path in experiment.rglob("*") if path.suffix in (".svg", ".md")
-    }
+    files = {path: path.read_bytes() for path in experiment.rglob("*") if path.suffix in (".svg", ".md")}
     assert done.stdout == report.write(experiment) + "[]\n"
     # Another process, the same bytes: nothing depends on a hash seed or on the time.
     assert files == {path: path.read_bytes() for path in files}
@@ -610,10 +524,7 @@ def test_a_terminal_that_knows_no_plus_minus_is_told_all_the_same(tmp_path):
 def test_it_needs_no_standard_output(tmp_path):
     experiment = write_experiment(tmp_path / "experiment")
     done = subprocess.run(
-        f'"{sys.executable}" "{ROOT / "report.py"}" "{experiment}" >&-',
-        shell=True,
-        capture_output=True,
-        text=True,
+        f'"{sys.executable}" "{ROOT / "report.py"}" "{experiment}" >&-', shell=True, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert (experiment / "summary.md").exists()
@@ -623,9 +534,7 @@ def test_a_pipe_that_nobody_reads_any_more_ends_it_without_a_word(tmp_path):
     experiment = write_experiment(tmp_path / "experiment")
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [sys.executable, ROOT / "report.py", experiment], stdout=writer, stderr=subprocess.PIPE
-    )
+    done = subprocess.run([sys.executable, ROOT / "report.py", experiment], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
     assert (experiment / "summary.md").exists()
@@ -653,9 +562,7 @@ def test_equal_runs_do_not_prove_a_spread_of_zero_anywhere_in_the_text(tmp_path,
     assert "exp ends 0.0213 ± 0.0009 below it" in said
 
 
-@pytest.mark.parametrize(
-    "rates", [[5e-324, 1e-3, 0.0], [4e-5, 1e-300, 0.0], [0.0, 0.0], [1e-3, 1e-4], [5e-324]]
-)
+@pytest.mark.parametrize("rates", [[5e-324, 1e-3, 0.0], [4e-5, 1e-300, 0.0], [0.0, 0.0], [1e-3, 1e-4], [5e-324]])
 def test_any_rates_can_be_drawn(rates):
     figure = Figure()
     axes = figure.add_subplot()
