@@ -71,7 +71,7 @@ def audit_run(experiment: Path, config: Config, label: str, seed: int) -> Run:
     check_means(run / VALIDATION, outputs, result.val_categorical_accuracy, result.val_loss)
     # A rate of 0 throughout leaves the loss of guessing, on either side of it: not diverged.
     guessing = np.log(len(config.data.class_names)) if result.peak_lr > 0 else np.inf
-    diverged = result.loss is None or result.val_loss is None or result.loss > guessing
+    diverged = None in (result.loss, result.val_loss) or result.loss > float(guessing)
     return Run(result, *curves.values(), outputs, diverged)
 
 

@@ -5,9 +5,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import intervals
 import numpy as np
 
+import intervals
 import model
 from results import HEAD, Experiment, ExperimentError, run_directory
 
@@ -27,6 +27,8 @@ def export(experiment: Experiment, path: Path) -> None:
     choose by what it is judged by.
     """
     label = intervals.best_schedule(experiment)
+    if label is None:
+        raise ExperimentError(f"--export {path}: every run diverged, so none is best")
     result = next(run.result for run in experiment.runs[label] if not run.diverged)
     run = run_directory(experiment.directory, label, result.seed)
     with np.load(run / HEAD, allow_pickle=False) as head:

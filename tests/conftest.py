@@ -48,8 +48,11 @@ def images(tmp_path_factory):
 
 
 # An experiment that takes seconds: two schedules, two seeds, three epochs, small images.
-EXPERIMENT = ["--schedule", "exp", "linear_warmup", "--seeds", "2", "--data", "images",
-    "--image-size", "32", "--epochs", "3", "--name", "one", "--export", "model.keras"]  # fmt: skip
+EXPERIMENT = [
+    *("--schedule", "exp", "linear_warmup", "--seeds", "2", "--epochs", "3", "--batch-size", "4"),
+    *("--lr", "1e-2", "--peak-lr", "1e-1", "--data", "images", "--image-size", "32"),
+    *("--validation-fraction", "0.4", "--name", "one", "--export", "model.keras"),
+]
 RESUME = ["--resume", "tensorboard/one"]
 RUNS = [("exp", 0), ("exp", 1), ("linear_warmup", 0), ("linear_warmup", 1)]
 

@@ -62,7 +62,7 @@ def flip(path, place):
 
 
 DAMAGE = {
-    "a logged rate": (change_logged_rate, "epoch 1: learning rate 4.0004e-05 was logged, 4e-05"),
+    "a logged rate": (change_logged_rate, "epoch 1: learning rate 0.010001 was logged, 0.01"),
     "an epoch less": (lose_last_epoch, "val_categorical_accuracy is not logged for each of its 3"),
     "an epoch twice": (log_an_epoch_twice, "epoch_loss has epoch 2 twice"),
     "no event file": (lambda run: (run / "train" / events.FILE).unlink(), "not hold an event file"),
