@@ -3,6 +3,7 @@
 It finds damage and mistakes, not forgery: whoever changes every file alike is believed.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,18 @@ from results import (
     Outputs,
     Reference,
     Run,
+    Tuning,
+    choose_peaks,
     finished_runs,
+    from_json,
+    is_diverged,
     read_config,
     read_outputs,
     read_result,
     run_directory,
+    tuning_path,
 )
+from schedulers import scale_to_peak
 
 # Between a mean loss summed in float64 while logging and the mean of the float32 losses kept.
 LOSS_TOLERANCE = 1e-5
@@ -42,7 +49,31 @@ def check_means(path: Path, outputs: Outputs, accuracy: float | None, loss: floa
         raise ExperimentError(f"{path}: loss {mean:.6g} of its images, {loss} was logged")
 
 
-def audit_run(experiment: Path, config: Config, label: str, seed: int) -> Run:
+def read_tuning(experiment: Path, config: Config, seed: int) -> Tuning | None:
+    """Return the grid of a seed, or None without --tune; raises FileError where it is wrong."""
+    if not config.settings.tune:
+        return None
+    path = tuning_path(experiment, seed)
+    tuning = from_json(Tuning, files.read_json(path), path)
+    if set(tuning.loss) != set(config.schedules):
+        raise ExperimentError(f"{path} is not of the schedules in config.json")
+    if tuning.chosen != choose_peaks(tuning.peaks, tuning.loss):
+        raise ExperimentError(f"{path}: the chosen peaks are not those of least loss")
+    return tuning
+
+
+def planned_rates(config: Config, tuning: Tuning | None, label: str) -> list[float] | None:
+    """Return the rates that a run of a schedule trains with; None where its grid diverged."""
+    if tuning is None:
+        return config.schedules[label]
+    if label not in tuning.chosen:
+        return None
+    return scale_to_peak(config.schedules[label], tuning.chosen[label])
+
+
+def audit_run(
+    experiment: Path, config: Config, label: str, seed: int, tuning: Tuning | None = None
+) -> Run:
     """Return a finished run whose files agree with each other and with config.json.
 
     Raises ExperimentError, naming the run and both values, where they do not.
@@ -52,10 +83,9 @@ def audit_run(experiment: Path, config: Config, label: str, seed: int) -> Run:
     if (result.schedule, result.seed) != (label, seed):
         raise ExperimentError(f"{run}: result.json is of {result.schedule} seed {result.seed}")
     compare_conditions(run, result.conditions, config.conditions)
-    if result.rates != config.schedules[label] or result.peak_lr != max(result.rates):
-        raise ExperimentError(
-            f"{run}: result.json has other rates than the schedule in config.json"
-        )
+    rates = planned_rates(config, tuning, label)
+    if result.rates != rates or result.peak_lr != max(result.rates):
+        raise ExperimentError(f"{run}: result.json has other rates than its schedule")
     train, validation = (events.read_scalars(run / side) for side in ("train", "validation"))
     _compare_curve(run, "learning rate", train.get(events.RATE), result.rates)
     curves = {
@@ -70,8 +100,8 @@ def audit_run(experiment: Path, config: Config, label: str, seed: int) -> Run:
     outputs = read_outputs(run / VALIDATION, config.data)
     check_means(run / VALIDATION, outputs, result.val_categorical_accuracy, result.val_loss)
     # A rate of 0 throughout leaves the loss of guessing, on either side of it: not diverged.
-    guessing = np.log(len(config.data.class_names)) if result.peak_lr > 0 else np.inf
-    diverged = None in (result.loss, result.val_loss) or result.loss > float(guessing)
+    classes = len(config.data.class_names) if result.peak_lr > 0 else math.inf
+    diverged = is_diverged(result.loss, result.val_loss, classes)
     return Run(result, *curves.values(), outputs, diverged)
 
 
@@ -111,17 +141,19 @@ def read_reference(experiment: Path, config: Config) -> Reference | None:
 def audit(experiment: Path) -> Experiment:
     """Return an experiment with all its finished runs; raises ExperimentError where one fails."""
     config = read_config(experiment)
+    found = finished_runs(experiment)
+    seeds = {seed for _, seed in found}
+    tuning = {seed: read_tuning(experiment, config, seed) for seed in sorted(seeds)}
     runs: dict[str, list[Run]] = {label: [] for label in config.schedules}
-    for label, seed in finished_runs(experiment):
+    for label, seed in found:
         if label not in runs or seed >= config.settings.seeds:
             place = run_directory(experiment, label, seed)
             raise ExperimentError(f"{place} is not a run of this experiment; move it away")
-        runs[label].append(audit_run(experiment, config, label, seed))
-    if not any(runs.values()):
-        raise ExperimentError(
-            f"{experiment} does not hold a finished run; train.py --resume {experiment} makes them"
-        )
+        runs[label].append(audit_run(experiment, config, label, seed, tuning[seed]))
+    if not found:
+        way_on = f"train.py --resume {experiment} makes them"
+        raise ExperimentError(f"{experiment} does not hold a finished run; {way_on}")
     reference = read_reference(experiment, config)
-    return Experiment(
-        experiment, config, {label: of for label, of in runs.items() if of}, reference
-    )
+    runs = {label: of for label, of in runs.items() if of}
+    tuning = {seed: of for seed, of in tuning.items() if of}
+    return Experiment(experiment, config, runs, reference, tuning)

@@ -8,7 +8,6 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-import queue
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 import audit
 import data
@@ -29,7 +27,9 @@ import model
 import report
 import results
 import runs
+import tune
 from heads import HeadsTask, split_heads
+from progress import TrainingBar
 from reference import ReferenceTask, solve_reference
 from results import Conditions, Config, ExperimentError, Result
 from settings import Settings
@@ -184,7 +184,7 @@ def _complete(directory: Path, config: Config, dataset: data.Dataset) -> None:
             solving = None
             if not (directory / results.REFERENCE).exists():
                 solving = executor.submit(solve_reference, ReferenceTask(**arrays))
-            _train_missing(directory, config, arrays, executor)
+            _train(directory, config, arrays, executor)
             if solving:
                 results.write_reference(directory, solving.result())
         experiment = audit.audit(directory)
@@ -207,46 +207,51 @@ def _arrays(dataset: data.Dataset, computed: features.Features) -> dict:
     }
 
 
-def _train_missing(directory: Path, config: Config, arrays: dict, executor: Executor) -> None:
-    """Train the runs that are not finished or fail the audit, those of a seed side by side."""
-    settings, progress = config.settings, queue.SimpleQueue()
-    parts = {"seed": 0, "batch_size": settings.batch_size, "dropout": settings.dropout}
-    whole = HeadsTask(**arrays, **parts, classes=len(config.data.class_names), rates={})
-    tasks = []
-    for seed in range(settings.seeds):
-        labels = [
-            label for label in config.schedules if _is_missing(directory, config, label, seed)
-        ]
-        for group in split_heads(labels, whole.classes, settings.batch_size):
-            rates = {label: config.schedules[label] for label in group}
-            heads = replace(whole, rates=rates, seed=seed)
-            tasks.append(runs.RunsTask(directory, heads, config.conditions, progress.put))
-    epochs = sum(max(map(len, task.heads.rates.values())) for task in tasks)
-    with tqdm(total=epochs, desc="training", unit=" epochs", disable=None) as bar:
-
-        def show_progress() -> None:
-            while not progress.empty():
-                done = progress.get()
-                now = [f"{label} {of.val_accuracy:.4f}" for label, of in done.metrics.items()]
-                bar.set_postfix_str(f"seed {done.seed}: {', '.join(now)}", refresh=False)
-                bar.update()
-
-        for finished in run_tasks(executor, runs.train_runs, tasks, show_progress):
-            show_progress()
+def _train(directory: Path, config: Config, arrays: dict, executor: Executor) -> None:
+    """Make what is missing of the grids and runs; the heads of a seed train side by side."""
+    settings, classes = config.settings, len(config.data.class_names)
+    base = HeadsTask(
+        **arrays,
+        classes=classes,
+        rates={},
+        seed=0,
+        batch_size=settings.batch_size,
+        dropout=settings.dropout,
+    )
+    seeds = range(settings.seeds)
+    with contextlib.closing(TrainingBar()) as bar:
+        if settings.tune:
+            missing = [seed for seed in seeds if not results.tuning_path(directory, seed).exists()]
+            tune.tune(directory, config.schedules, base, missing, executor, bar)
+        tasks = []
+        for seed in seeds:
+            rates = _missing_runs(directory, config, seed)
+            for group in split_heads(list(rates), classes, settings.batch_size):
+                heads = replace(base, rates={label: rates[label] for label in group}, seed=seed)
+                tasks.append(runs.RunsTask(directory, heads, config.conditions, bar.report))
+                bar.expect(heads.rates.values())
+        for finished in run_tasks(executor, runs.train_runs, tasks, bar.show):
+            bar.show()
             for result in finished:
                 bar.write(_summarize(result))
 
 
-def _is_missing(directory: Path, config: Config, label: str, seed: int) -> bool:
-    """Whether a run is to be trained; says so where it is finished but fails the audit."""
-    if not (results.run_directory(directory, label, seed) / results.RESULT).exists():
-        return True
-    try:
-        audit.audit_run(directory, config, label, seed)
-    except files.FileError as error:
-        print(f"train.py: {error}; this run is done again", file=sys.stderr)
-        return True
-    return False
+def _missing_runs(directory: Path, config: Config, seed: int) -> dict[str, list[float]]:
+    """Return the rates of a seed's runs that are not finished, or finished but fail the audit."""
+    tuning, missing = audit.read_tuning(directory, config, seed), {}
+    for label in config.schedules:
+        rates = audit.planned_rates(config, tuning, label)
+        if (results.run_directory(directory, label, seed) / results.RESULT).exists():
+            try:
+                audit.audit_run(directory, config, label, seed, tuning)
+                continue
+            except files.FileError as error:
+                print(f"train.py: {error}; this run is done again", file=sys.stderr)
+        if rates is None:
+            print(f"note: every head of {label} seed {seed} diverged, so it has no run")
+        else:
+            missing[label] = rates
+    return missing
 
 
 def _summarize(result: Result) -> str:

@@ -8,7 +8,7 @@ numbers do not depend, to the last bit, on which heads are trained beside it.
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class HeadsTask:
     train: np.ndarray  # rows that are trained on
     validation: np.ndarray
     classes: int
-    rates: Mapping[str, list[float]]  # label of a head -> its rate in every epoch
+    rates: Mapping[Hashable, list[float]]  # name of a head -> its rate in every epoch
     seed: int
     batch_size: int
     dropout: float

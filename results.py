@@ -8,6 +8,7 @@
     NAME/SCHEDULE/seed-K/validation.npz  what the head says of every validation image at the end
     NAME/SCHEDULE/seed-K/result.json     written last: a run without it is not finished
     NAME/SCHEDULE/mean/                  event files: the mean over seeds, once all have ended
+    NAME/tuning/seed-K.json              with --tune: the grid of peaks, and the chosen ones
     NAME/reference.json, reference.npz   the logistic regression on the same features
 
 A new run is written in place. A run that replaces a finished one is written to .seed-K.new and
@@ -15,6 +16,7 @@ renamed when it is whole; between the two renames the old one is .seed-K.old.
 """
 
 import dataclasses
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +130,16 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """The content of tuning/seed-K.json: how each head of the grid ends; None where it diverged."""
+
+    peaks: list[float]
+    loss: dict[str, list[float | None]]  # label -> loss of every peak on the held-out fifth
+    accuracy: dict[str, list[float | None]]
+    chosen: dict[str, float]  # label -> peak; labels of which every head diverged are left out
+
+
+@dataclass(frozen=True)
 class Experiment:
     """An audited experiment."""
 
@@ -135,11 +147,29 @@ class Experiment:
     config: Config
     runs: dict[str, list[Run]]  # label -> finished runs by seed; labels without one are left out
     reference: Reference | None
+    tuning: dict[int, Tuning]  # seed -> its grid; empty without --tune
 
 
 def run_directory(experiment: Path, label: str, seed: int) -> Path:
     """Return where the run of a schedule and a seed belongs."""
     return experiment / label / f"seed-{seed}"
+
+
+def choose_peaks(peaks: list[float], loss: dict[str, list[float | None]]) -> dict[str, float]:
+    """Return the peak of least loss of each schedule, the lower of equal ones."""
+    chosen = {}
+    for label, values in loss.items():
+        finite = [(value, peak) for value, peak in zip(values, peaks) if value is not None]
+        if finite:
+            chosen[label] = min(finite)[1]
+    return chosen
+
+
+def is_diverged(loss: float | None, val_loss: float | None, classes: int) -> bool:
+    """Whether a head has a loss that is not finite, or a training loss above that of guessing."""
+    if loss is None or val_loss is None:
+        return True
+    return not math.isfinite(loss + val_loss) or loss > math.log(classes)
 
 
 def from_json(kind: type, value: dict[str, Any], path: Path) -> Any:
@@ -170,6 +200,18 @@ def write_image_names(experiment: Path, names: list[str]) -> None:
 def write_outputs(path: Path, outputs: Outputs) -> None:
     """Write predicted, label and loss of every validation image."""
     np.savez_compressed(path, **vars(outputs))
+
+
+def tuning_path(experiment: Path, seed: int) -> Path:
+    """Return where the grid of a seed is kept."""
+    return experiment / "tuning" / f"seed-{seed}.json"
+
+
+def write_tuning(experiment: Path, seed: int, tuning: Tuning) -> None:
+    """Write the grid of a seed."""
+    path = tuning_path(experiment, seed)
+    path.parent.mkdir(exist_ok=True)
+    files.write_json(path, dataclasses.asdict(tuning))
 
 
 def write_reference(experiment: Path, reference: Reference) -> None:

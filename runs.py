@@ -17,16 +17,8 @@ import numpy as np
 import events
 import files
 import heads
+from progress import Progress
 from results import HEAD, RESULT, VALIDATION, Conditions, Result, Run, run_directory, write_outputs
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The heads of a seed have trained for one more epoch."""
-
-    seed: int
-    epoch: int
-    metrics: dict[str, heads.EpochMetrics]  # by schedule
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ def train_runs(task: RunsTask) -> list[Result]:
         for label, of in metrics.items():
             _log(places[label], epoch, of.rate, of.accuracy, of.loss, of.val_accuracy, of.val_loss)
         last.update(metrics)
-        task.report_progress(Progress(seed, epoch, metrics))
+        task.report_progress(Progress(seed, metrics))
 
     finished = []
     for label, head in heads.train_heads(task.heads, log).items():

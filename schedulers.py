@@ -155,6 +155,12 @@ def unroll_all(
     return tables
 
 
+def scale_to_peak(rates: list[float], peak: float) -> list[float]:
+    """Return a table of rates scaled so that its largest is `peak`."""
+    largest = max(rates)
+    return [rate / largest * peak for rate in rates]
+
+
 def preview(tables: dict[str, list[float]]) -> str:
     """Return the rates of several schedules side by side, and below them their jumps."""
     width = max(13, *map(len, tables)) + 2

@@ -24,6 +24,7 @@ class Settings:
     batch_size: int = 64
     dropout: float = 0.2
     seeds: int = 1
+    tune: bool = False
     weights: str = "imagenet"
     logdir: str = "tensorboard"
     cache_dir: str = ".cache/features"

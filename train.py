@@ -93,6 +93,8 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
     add("--batch-size", "images a step", **number)
     add("--dropout", "before the softmax", type=fraction, metavar="F")
     add("--seeds", "runs of every schedule, with seeds 0 to N-1", **number)
+    add("--tune", "compare each schedule, and a constant rate, at its own best peak, chosen on a\n"
+        "fifth of the training images", action="store_true")  # fmt: skip
     add("--weights", "imagenet (the file in weights/), random, or a file")
     add("--logdir", "where experiments go", metavar="DIR")
     add("--name", "of this experiment's folder in --logdir (default: the time)")
@@ -115,6 +117,8 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
         parser.error("--data does not go with --train and --test")
     if len(records) == 1:
         parser.error("TFRecords need --train and --test")
+    if "tune" in given and {"lr", "peak_lr"} & set(given):
+        parser.error("--tune chooses the rates itself; leave out --lr and --peak-lr")
     given.setdefault("name", datetime.datetime.now().strftime("%Y%m%d-%H%M%S"))
     if not cli.is_folder_name(given["name"]):
         parser.error(f"--name must be a plain folder name, got {given['name']!r}")
@@ -126,6 +130,24 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
     if settings.export and Path(settings.export).suffix != ".keras":
         parser.error(f"--export must end in .keras, got {settings.export}")
     return settings
+
+
+def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
+    """Return the table of rates of every schedule; with --tune the control's, too.
+
+    With --tune all have the same number of epochs, by default the largest of their own.
+    """
+    names, epochs = settings.schedule, settings.epochs
+    parameters = {"peak_lr": settings.peak_lr, "drop_factor": settings.drop_factor}
+    if settings.tune:
+        names = [name for name in names if name != schedulers.CONTROL] + [schedulers.CONTROL]
+        own = schedulers.unroll_all(names, None, settings.lr, **parameters)
+        epochs = epochs or max(map(len, own.values()))
+    tables = schedulers.unroll_all(names, epochs, settings.lr, **parameters)
+    for label, rates in tables.items():
+        if settings.tune and not any(rates):
+            raise schedulers.ScheduleError(f"{label} is 0 in every epoch; --tune cannot scale it")
+    return tables
 
 
 def resume_command(directory: Path) -> str:
@@ -162,10 +184,7 @@ def main(arguments: list[str]) -> int:
     end_on_signals(directory)
     try:
         if not resumed:
-            parameters = {"peak_lr": settings.peak_lr, "drop_factor": settings.drop_factor}
-            tables = schedulers.unroll_all(
-                settings.schedule, settings.epochs, settings.lr, **parameters
-            )
+            tables = unroll_schedules(settings)
     except schedulers.ScheduleError as error:
         return cli.refuse("train.py", error)
 
