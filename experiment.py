@@ -65,14 +65,14 @@ def resume(directory: Path) -> None:
 
 
 def _load(settings: Settings, schedules: dict[str, list[float]]) -> tuple[Config, data.Dataset]:
-    """Load the data, tell what they are, and return what config.json will hold."""
+    """Load the data, print what they are, and return them and what config.json will hold."""
     dataset = data.load(settings.data, settings.train, settings.test, settings.validation_fraction)
-    held_out = int(dataset.validation.sum())
-    counts = f"{len(dataset.labels) - held_out} training and {held_out} validation images"
-    print(f"{dataset.name}: {counts} of {len(dataset.class_names)} classes")
-    width = max(map(len, dataset.class_names))
-    for name, (train, validation) in dataset.counts().items():
-        print(f"  {name:{width}} {train:7} {validation:7}")
+    about = _describe(dataset)
+    counts = f"{sum(about.train)} training and {sum(about.validation)} validation images"
+    print(f"{dataset.name}: {counts} of {len(about.class_names)} classes")
+    width = max(map(len, about.class_names))
+    for name, *of_class in zip(about.class_names, about.train, about.validation, strict=True):
+        print(f"  {name:{width}} {of_class[0]:7} {of_class[1]:7}")
     for note in dataset.notes:
         print(f"note: {note}")
     conditions = Conditions(
@@ -87,15 +87,14 @@ def _load(settings: Settings, schedules: dict[str, list[float]]) -> tuple[Config
         dropout=settings.dropout,
         **{name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")},
     )
-    about = _describe_data(dataset, left_out=[])
     config = Config(settings, schedules, about, conditions, _commit(), platform.python_version())
     return config, dataset
 
 
-def _describe_data(dataset: data.Dataset, left_out: list[str]) -> results.Data:
+def _describe(dataset: data.Dataset, left_out: tuple[str, ...] = ()) -> results.Data:
     train, validation = map(list, zip(*dataset.counts().values(), strict=True))
-    about = dataset.name, dataset.class_names, train, validation, left_out, dataset.notes
-    return results.Data(*about)
+    names = dataset.class_names
+    return results.Data(dataset.name, names, train, validation, list(left_out), dataset.notes)
 
 
 def _commit() -> str | None:
@@ -110,8 +109,7 @@ def _commit() -> str | None:
 
 def _require_new(directory: Path, settings: Settings) -> None:
     """Raise ExperimentError where a new experiment would not find its places free and writable."""
-    found = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-    if found - {files.LOCK} or directory.is_file():
+    if directory.is_file() or (directory.is_dir() and set(os.listdir(directory)) - {files.LOCK}):
         way_on = f"choose another --name, or finish it with --resume {directory}"
         raise ExperimentError(f"{directory} exists; {way_on}")
     above = next(path for path in directory.absolute().parents if path.exists())
@@ -124,14 +122,13 @@ def _require_new(directory: Path, settings: Settings) -> None:
 
 def _require_same(directory: Path, before: Config, now: Config) -> None:
     """Raise ExperimentError where finished runs were made under other conditions than today's."""
-    for name, value in vars(before.conditions).items():
-        if (other := getattr(now.conditions, name)) != value:
-            change = f"finished runs with {name} {value!r}, now it is {other!r}"
-            way_on = "restore that, or start a new experiment with another --name"
-            raise ExperimentError(f"{directory} has {change}; {way_on}")
+    try:
+        audit.compare_conditions(directory, before.conditions, now.conditions)
+    except ExperimentError as error:
+        way_on = "restore that, or start a new experiment with another --name"
+        raise ExperimentError(f"{error}; {way_on}") from None
     if before.git_commit != now.git_commit:
-        commits = f"{before.git_commit}, resumed with {now.git_commit}"
-        print(f"note: {directory} was begun with commit {commits}")
+        print(f"note: begun with commit {before.git_commit}, resumed with {now.git_commit}")
 
 
 @contextlib.contextmanager
@@ -156,68 +153,51 @@ def describe_error(error: Exception) -> str:
 
 def _complete(directory: Path, config: Config, dataset: data.Dataset) -> None:
     """Make what is missing of an experiment."""
-    settings = config.settings
+    of = config.settings
     with _unfinished(directory):
         results.write_config(directory, config)
         with ThreadPoolExecutor(cores()) as executor:
+            preparation = of.image_size, of.preprocessing, of.weights
             computed = features.extract(
-                dataset,
-                settings.image_size,
-                settings.preprocessing,
-                settings.weights,
-                settings.cache_dir,
-                settings.skip_damaged,
-                executor,
+                dataset, *preparation, of.cache_dir, of.skip_damaged, executor
             )
             cached = len(dataset.labels) - len(computed.damaged) - computed.computed
             print(f"features: {computed.computed} computed, {cached} from {computed.directory}")
+            if remarks := data.remark_notes(dataset, computed.remarks):
+                print(*(f"note: {remark}" for remark in remarks), sep="\n")
+                dataset = replace(dataset, notes=[*dataset.notes, *remarks])
             if computed.damaged:
-                names = [dataset.names[row] for row in sorted(computed.damaged)]
-                print(f"note: {len(names)} damaged images are left out")
+                left_out = tuple(dataset.names[row] for row in sorted(computed.damaged))
+                print(f"note: {len(left_out)} damaged images are left out")
                 dataset = dataset.without(computed.damaged)
-                config = replace(config, data=_describe_data(dataset, names))
-                results.write_config(directory, config)
+            else:
+                left_out = ()
+            config = replace(config, data=_describe(dataset, left_out))
+            results.write_config(directory, config)
             names = [dataset.names[i] for i in np.flatnonzero(dataset.validation)]
             results.write_image_names(directory, names)
-            arrays = _arrays(dataset, computed)
+            labels = np.full(computed.shape[0], -1, np.int32)  # -1: left out
+            labels[dataset.rows] = dataset.labels
+            sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
+            arrays = computed.directory, computed.shape, labels, *sides
             # The reference is solved on one core while the others train.
             solving = None
-            if not (directory / results.REFERENCE).exists():
-                solving = executor.submit(solve_reference, ReferenceTask(**arrays))
+            if not _has_reference(directory, config):
+                solving = executor.submit(solve_reference, ReferenceTask(*arrays))
             _train(directory, config, arrays, executor)
             if solving:
                 results.write_reference(directory, solving.result())
         experiment = audit.audit(directory)
         runs.write_means(directory, experiment.runs)
         print(report.write(directory), end="")
-        if settings.export and not Path(settings.export).exists():
-            export.export(experiment, Path(settings.export))
+        if of.export and not Path(of.export).exists():
+            export.export(experiment, Path(of.export))
 
 
-def _arrays(dataset: data.Dataset, computed: features.Features) -> dict:
-    """Return what training and the reference take: features, labels, rows of both sides."""
-    labels = np.full(computed.shape[0], -1, np.int32)  # -1: left out
-    labels[dataset.rows] = dataset.labels
-    return {
-        "directory": computed.directory,
-        "shape": computed.shape,
-        "labels": labels,
-        "train": dataset.rows[~dataset.validation],
-        "validation": dataset.rows[dataset.validation],
-    }
-
-
-def _train(directory: Path, config: Config, arrays: dict, executor: Executor) -> None:
+def _train(directory: Path, config: Config, arrays: tuple, executor: Executor) -> None:
     """Make what is missing of the grids and runs; the heads of a seed train side by side."""
     settings, classes = config.settings, len(config.data.class_names)
-    base = HeadsTask(
-        **arrays,
-        classes=classes,
-        rates={},
-        seed=0,
-        batch_size=settings.batch_size,
-        dropout=settings.dropout,
-    )
+    base = HeadsTask(*arrays, classes, {}, 0, settings.batch_size, settings.dropout)
     seeds = range(settings.seeds)
     with contextlib.closing(TrainingBar()) as bar:
         if settings.tune:
@@ -234,6 +214,14 @@ def _train(directory: Path, config: Config, arrays: dict, executor: Executor) ->
             bar.show()
             for result in finished:
                 bar.write(_summarize(result))
+
+
+def _has_reference(directory: Path, config: Config) -> bool:
+    """Whether the reference is there and passes the audit."""
+    try:
+        return audit.read_reference(directory, config) is not None
+    except files.FileError:
+        return False
 
 
 def _missing_runs(directory: Path, config: Config, seed: int) -> dict[str, list[float]]:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from typing import Any
 import filelock
 
 LOCK = ".lock"  # file in a locked directory; it stays there
-_HOST = re.sub(r"\W", "-", socket.gethostname())
-_TEMPORARY = re.compile(r"\..+\.(?P<host>[\w-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 class FileError(Exception):
@@ -28,42 +26,24 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     Raises OSError that names `path`, not the temporary file beside it.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException as error:
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
 
 
-def remove_temporary_files(directory: str | Path, pattern: str = ".*.tmp") -> None:
-    """Remove temporary files of write_atomically whose process on this host is dead."""
-    for path in Path(directory).glob(pattern):
-        match = _TEMPORARY.fullmatch(path.name)
-        if match and match["host"] == _HOST and not _is_alive(int(match["pid"])):
-            with contextlib.suppress(
-                OSError
-            ):  # A leftover does no harm where it cannot be removed.
-                path.unlink()
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether a process of this number exists; Windows cannot be asked without ending it."""
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def remove_temporary_files(directory: Path) -> None:
+    """Remove what write_atomically left when it was killed; needs the lock of the directory."""
+    for path in directory.rglob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink()
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -96,5 +76,5 @@ def lock(directory: Path) -> Iterator[None]:
         with filelock.FileLock(directory / LOCK, timeout=0):
             yield
     except filelock.Timeout:
-        reason = "another process is working on it; wait until it ends"
-        raise FileError(f"{directory}: {reason}, or choose another --name") from None
+        reason = "another process is working on it; wait, or choose another --name"
+        raise FileError(f"{directory}: {reason}") from None

@@ -18,12 +18,14 @@ renamed when it is whole; between the two renames the old one is .seed-K.old.
 import dataclasses
 import math
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import cli
 import files
 from files import FileError
 from settings import Settings
@@ -31,9 +33,6 @@ from settings import Settings
 FORMAT = 3  # raise it when what is stored, or how a run is computed, changes
 CONFIG, RESULT, HEAD, VALIDATION = "config.json", "result.json", "head.npz", "validation.npz"
 REFERENCE, IMAGES = "reference.json", "validation-images.txt"
-LOSS_TOLERANCE = (
-    1e-5  # between a logged mean loss, summed in float64, and the mean of float32 losses
-)
 
 
 class ExperimentError(FileError):
@@ -155,35 +154,26 @@ def run_directory(experiment: Path, label: str, seed: int) -> Path:
     return experiment / label / f"seed-{seed}"
 
 
+def tuning_path(experiment: Path, seed: int) -> Path:
+    """Return where the grid of a seed belongs."""
+    return experiment / "tuning" / f"seed-{seed}.json"
+
+
 def choose_peaks(peaks: list[float], loss: dict[str, list[float | None]]) -> dict[str, float]:
     """Return the peak of least loss of each schedule, the lower of equal ones."""
-    chosen = {}
-    for label, values in loss.items():
-        finite = [(value, peak) for value, peak in zip(values, peaks) if value is not None]
-        if finite:
-            chosen[label] = min(finite)[1]
-    return chosen
+    pairs = {label: zip(values, peaks, strict=True) for label, values in loss.items()}
+    finite = {label: [pair for pair in of if pair[0] is not None] for label, of in pairs.items()}
+    return {label: min(of)[1] for label, of in finite.items() if of}
 
 
-def is_diverged(loss: float | None, val_loss: float | None, classes: int) -> bool:
+def is_diverged(loss: float | None, val_loss: float | None, classes: float) -> bool:
     """Whether a head has a loss that is not finite, or a training loss above that of guessing."""
-    if loss is None or val_loss is None:
+    if loss is None or val_loss is None or not math.isfinite(loss + val_loss):
         return True
-    return not math.isfinite(loss + val_loss) or loss > math.log(classes)
+    return loss > math.log(classes)
 
 
-def from_json(kind: type, value: dict[str, Any], path: Path) -> Any:
-    """Build a dataclass from a JSON object; raises ExperimentError that names wrong fields."""
-    fields = {field.name: field.type for field in dataclasses.fields(kind)}
-    if set(value) != set(fields):
-        wrong = ", ".join(sorted(set(value) ^ set(fields)))
-        reason = f"not in the format of this version ({wrong})"
-        raise ExperimentError(f"{path} is {reason}; restore it, or start a new experiment")
-    nested = {name: of for name, of in fields.items() if dataclasses.is_dataclass(of)}
-    return kind(**value | {name: from_json(of, value[name], path) for name, of in nested.items()})
-
-
-# --- Writing ----------------------------------------------------------------------------------
+# --- Writing -------------------------------------------------------------------------------------
 
 
 def write_config(experiment: Path, config: Config) -> None:
@@ -202,11 +192,6 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
     np.savez_compressed(path, **vars(outputs))
 
 
-def tuning_path(experiment: Path, seed: int) -> Path:
-    """Return where the grid of a seed is kept."""
-    return experiment / "tuning" / f"seed-{seed}.json"
-
-
 def write_tuning(experiment: Path, seed: int, tuning: Tuning) -> None:
     """Write the grid of a seed."""
     path = tuning_path(experiment, seed)
@@ -221,17 +206,29 @@ def write_reference(experiment: Path, reference: Reference) -> None:
     files.write_json(path, {k: v for k, v in vars(reference).items() if k != "outputs"})
 
 
-# --- Reading ----------------------------------------------------------------------------------
+# --- Reading -------------------------------------------------------------------------------------
+
+
+def from_json(kind: type, value: dict[str, Any], path: Path) -> Any:
+    """Build a dataclass from a JSON object; raises ExperimentError that names wrong fields."""
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    if wrong := ", ".join(sorted(set(value) ^ set(fields))):
+        reason = f"not in the format of this version ({wrong})"
+        raise ExperimentError(f"{path} is {reason}; restore it, or start a new experiment")
+    nested = {name: of for name, of in fields.items() if dataclasses.is_dataclass(of)}
+    return kind(**value | {name: from_json(of, value[name], path) for name, of in nested.items()})
 
 
 def read_config(experiment: Path) -> Config:
-    """Return config.json; raises ExperimentError where it is missing or in another format."""
+    """Return config.json; raises FileError where it is missing or in another format."""
     path = experiment / CONFIG
     if not path.is_file():
-        raise ExperimentError(
-            f"{experiment} does not hold config.json; give a directory that train.py made"
-        )
-    return from_json(Config, files.read_json(path), path)
+        raise ExperimentError(f"{experiment} does not hold {CONFIG}; give a folder train.py made")
+    config = from_json(Config, files.read_json(path), path)
+    for label in config.schedules:
+        if not cli.is_folder_name(label):
+            raise ExperimentError(f"{path}: schedule {label!r} cannot name a folder; restore it")
+    return config
 
 
 def read_result(run: Path) -> Result:
@@ -244,19 +241,17 @@ def read_outputs(path: Path, data: Data) -> Outputs:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             outputs = Outputs(**{name: arrays[name] for name in ("predicted", "label", "loss")})
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ExperimentError(f"{path} cannot be read: {error}") from None
     count = sum(data.validation)
     if any(array.shape != (count,) for array in vars(outputs).values()):
         raise ExperimentError(f"{path} does not hold {count} validation images")
     if np.bincount(outputs.label, minlength=len(data.validation)).tolist() != data.validation:
-        raise ExperimentError(
-            f"{path}: its labels are not those of the validation images in config.json"
-        )
+        raise ExperimentError(f"{path}: its labels are not those of the validation images")
     return outputs
 
 
 def finished_runs(experiment: Path) -> list[tuple[str, int]]:
     """List the label and seed of every run with a result, whatever is in it."""
-    paths = [path.parent for path in experiment.glob(f"*/seed-*/{RESULT}")]
-    return sorted((run.parent.name, int(run.name[5:])) for run in paths if run.name[5:].isdecimal())
+    found = [path.parent for path in experiment.glob(f"*/seed-*/{RESULT}")]
+    return sorted((run.parent.name, int(run.name[5:])) for run in found if run.name[5:].isdecimal())
