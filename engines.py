@@ -38,8 +38,8 @@ def engine() -> str:
     """
     installed = importlib.util.find_spec("ai_edge_litert") is not None
     if installed and not tf.config.list_physical_devices("GPU"):
-        return f"litert {importlib.metadata.version('ai-edge-litert')}"
-    return f"keras, tensorflow {tf.__version__}"
+        return f"litert, {versions('ai-edge-litert')}"
+    return f"keras, {versions('keras', 'tensorflow')}"
 
 
 def make_graphs(recipe: Recipe) -> dict[str, bytes]:
@@ -51,6 +51,16 @@ def make_graphs(recipe: Recipe) -> dict[str, bytes]:
         return {}
     graphs = model.litert_graphs(recipe.image_size, recipe.preprocessing, recipe.weights)
     return dict(zip(GRAPHS, graphs, strict=True))
+
+
+def decoder() -> str:
+    """Return what decodes images, with its version."""
+    return versions("pillow", "simplejpeg")
+
+
+def versions(*packages: str) -> str:
+    """Return packages with their installed versions, in one line."""
+    return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
 
 
 class _Thread(threading.local):

@@ -9,15 +9,13 @@ written after the rows. So extraction can be killed at any moment and continues 
 processes that need the same features at once write the same bytes to the same places.
 """
 
-import dataclasses
 import hashlib
-import importlib.metadata
 import itertools
 import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +25,7 @@ import data
 import files
 import model
 import tasks
-from engines import Recipe, drop_engines, engine, make_graphs, thread_engine
+from engines import Recipe, decoder, drop_engines, engine, make_graphs, thread_engine, versions
 
 FORMAT = 3  # raise it when what is stored, or how it is computed, changes
 SHARD = 256  # rows; at the end a core waits for another's last shard, about a second
@@ -45,6 +43,7 @@ class Features:
     directory: Path
     shape: tuple[int, int]  # (N, 1280)
     damaged: dict[int, str]  # row -> reason; the features of these rows are zeros
+    remarks: dict[int, str]  # row -> what the user should know of the image
     engine: str
     computed: int  # images passed now; the others came from the cache
 
@@ -70,9 +69,9 @@ class ShardTask:
 class ShardRecord:
     """What is known of a shard; kept in the cache as JSON."""
 
-    start: int  # row
-    stop: int
+    images: int
     damaged: dict[int, str]  # row -> reason
+    remarks: dict[int, str]  # row -> what the user should know of the image
     sha256: str | None = None  # of its rows in the cache; None if they were not computed
 
 
@@ -80,15 +79,6 @@ def mapped(directory: str | Path, shape: tuple[int, int]) -> np.memmap:
     """Return cached features, float32 (N, 1280), mapped from their file."""
     # Copy-on-write: DLPack, by which TensorFlow shares the memory, takes no read-only array.
     return np.memmap(Path(directory) / ROWS, np.float32, "c", shape=shape)
-
-
-def decoder() -> str:
-    """Return what decodes images, with its version."""
-    return _versions("pillow", "simplejpeg")
-
-
-def _versions(*packages: str) -> str:
-    return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
 
 
 def key(dataset: data.Dataset, image_size: int, preprocessing: str, weights: str) -> dict:
@@ -102,7 +92,7 @@ def key(dataset: data.Dataset, image_size: int, preprocessing: str, weights: str
         "engine": engine(),
         "decoder": decoder(),
         # They make LiteRT's graphs and the random weights.
-        "converter": _versions("tensorflow", "keras"),
+        "converter": versions("tensorflow", "keras"),
     }
 
 
@@ -125,29 +115,32 @@ def extract(
     directory = Path(cache) / files.hash_json(wanted)[:16]
     recipe = Recipe(wanted["engine"], image_size, preprocessing, weights, str(directory))
     shards = list(_shards(dataset, recipe))
-    computed, total = 0, len(dataset.names)
+    shape = (len(dataset.names), model.FEATURES)
+    damaged, remarks, computed = {}, {}, 0
     try:
         files.remove_temporary_files(directory)
         records = list(executor.map(read_record, shards))
         missing = [shard for shard, record in zip(shards, records, strict=True) if record is None]
-        damaged = {row: why for record in records if record for row, why in record.damaged.items()}
+        for record in filter(None, records):
+            damaged |= record.damaged
+            remarks |= record.remarks
         if missing and (skip_damaged or not damaged):
             _prepare_cache(recipe)
-        with tqdm(total=total, desc="features", unit=" images", disable=None) as bar:
-            bar.update(total - sum(len(shard.rows) for shard in missing))
+        with tqdm(total=shape[0], desc="features", unit=" images", disable=None) as bar:
+            bar.update(shape[0] - sum(len(shard.rows) for shard in missing))
             pending = _pending(dataset.source, missing, {} if skip_damaged else damaged)
             for record in tasks.run_tasks(executor, extract_shard, pending):
-                bar.update(record.stop - record.start)
+                bar.update(record.images)
                 damaged |= record.damaged
-                computed += record.stop - record.start - len(record.damaged)
+                remarks |= record.remarks
+                computed += record.images - len(record.damaged)
     except OSError as error:
-        where = error.filename or directory
-        raise CacheError(f"{where}: {error.strerror or error}; see --cache-dir") from error
+        raise CacheError(f"{error.filename or cache}: {error.strerror}; see --cache-dir") from None
     finally:
         drop_engines()
     if damaged and not skip_damaged:
         raise data.damaged_images(dataset, damaged)
-    return Features(directory, (total, model.FEATURES), damaged, recipe.name, computed)
+    return Features(directory, shape, damaged, remarks, recipe.name, computed)
 
 
 def _prepare_cache(recipe: Recipe) -> None:
@@ -163,10 +156,9 @@ def _prepare_cache(recipe: Recipe) -> None:
 
 def _shards(dataset: data.Dataset, recipe: Recipe) -> Iterator[ShardTask]:
     for start in range(0, len(dataset.names), SHARD):
-        names = dataset.names[start : start + SHARD]
-        digests = dataset.digests[start : start + SHARD]
-        rows = range(start, start + len(names))
-        yield ShardTask(dataset.source, rows, names, digests, recipe)
+        part = slice(start, start + SHARD)
+        rows = range(len(dataset.names))[part]
+        yield ShardTask(dataset.source, rows, dataset.names[part], dataset.digests[part], recipe)
 
 
 def _pending(
@@ -177,7 +169,7 @@ def _pending(
     stream = source.read(row for shard in missing for row in shard.rows)
     for shard in missing:
         encoded = list(itertools.islice(stream, len(shard.rows))) if source.sequential else None
-        yield dataclasses.replace(shard, check_only=bool(damaged), encoded=encoded)
+        yield replace(shard, check_only=bool(damaged), encoded=encoded)
 
 
 def read_record(task: ShardTask) -> ShardRecord | None:
@@ -186,15 +178,16 @@ def read_record(task: ShardTask) -> ShardRecord | None:
         return None
     try:
         value = files.read_json(path)
-        damaged = {int(row): reason for row, reason in value["damaged"].items()}
+        for name in ("damaged", "remarks"):
+            value[name] = {int(row): text for row, text in value[name].items()}
+        record = ShardRecord(**value)
         with open(path.with_name(ROWS), "rb") as file:
             file.seek(task.rows.start * ROW_BYTES)
             digest = hashlib.sha256(file.read(len(task.rows) * ROW_BYTES)).hexdigest()
-        record = ShardRecord(task.rows.start, task.rows.stop, damaged, digest)
-        if value | {"damaged": damaged} == dataclasses.asdict(record):
+        if (record.images, record.sha256) == (len(task.rows), digest):
             return record
         reason = "its checksum is wrong"
-    except (files.FileError, OSError, KeyError, ValueError, AttributeError) as error:
+    except (files.FileError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         reason = str(error)
     print(f"cache: {path} is damaged ({reason}); its images are passed again", file=sys.stderr)
     return None
@@ -206,37 +199,42 @@ def extract_shard(task: ShardTask) -> ShardRecord:
     Raises data.DataError if an image is not what the data set was loaded with, and OSError if the
     cache cannot be used.
     """
-    damaged: dict[int, str] = {}
-    images = _decode_images(task, damaged)
+    damaged, remarks = {}, {}
+    images = _decode_images(task, damaged, remarks)
     if task.check_only:
         for _ in images:
             pass
-        return ShardRecord(task.rows.start, task.rows.stop, damaged)
+        return ShardRecord(len(task.rows), damaged, remarks)
     vectors = np.zeros((len(task.rows), model.FEATURES), np.float32)
     for position, vector in thread_engine(task.recipe)(images):
         vectors[position] = vector
-    digest = hashlib.sha256(vectors).hexdigest()
-    record = ShardRecord(task.rows.start, task.rows.stop, damaged, digest)
+    record = ShardRecord(len(task.rows), damaged, remarks, hashlib.sha256(vectors).hexdigest())
     # Not through a mapping, where a full disk would kill the process.
     with open(Path(task.recipe.directory) / ROWS, "r+b") as file:
         file.seek(task.rows.start * ROW_BYTES)
         file.write(vectors)
         file.flush()
         os.fsync(file.fileno())
-    files.write_json(task.record_path, dataclasses.asdict(record))
+    files.write_json(task.record_path, asdict(record))
     return record
 
 
-def _decode_images(task: ShardTask, damaged: dict[int, str]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield position and pixels of each whole image; the others are added to `damaged`."""
+def _decode_images(
+    task: ShardTask, damaged: dict[int, str], remarks: dict[int, str]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield position and pixels of each whole image; fill `damaged` and `remarks`."""
     encoded_images = task.encoded or task.source.read(task.rows)
     images = zip(task.rows, task.names, task.digests, encoded_images, strict=True)
     for position, (row, name, digest, encoded) in enumerate(images):
         if data.digest(encoded) != digest:
-            reason = f" ({encoded.strerror or encoded})" if isinstance(encoded, OSError) else ""
-            change = f"changed or vanished while it was being used{reason}"
-            raise data.DataError(f"{name} {change}; start again")
+            reason = f" ({encoded})" if isinstance(encoded, OSError) else ""
+            change = "changed or vanished while it was being used"
+            raise data.DataError(f"{name} {change}{reason}; start again")
         try:
-            yield position, data.decode(encoded)
+            pixels, remark = data.decode_with_remarks(encoded)
         except data.DamagedImage as error:
             damaged[row] = str(error)
+            continue
+        if remark:
+            remarks[row] = remark
+        yield position, pixels

@@ -29,10 +29,7 @@ class WeightsError(Exception):
 
 
 def weights_key(weights: str) -> str:
-    """Return what identifies `imagenet`, `random` or a file: the file's sha256, or the seed.
-
-    Raises WeightsError if the file cannot be read.
-    """
+    """Return what identifies weights: the file's sha256, or a random seed; raises WeightsError."""
     if weights == "random":
         return f"random, seed {RANDOM_SEED}"
     path = IMAGENET if weights == "imagenet" else Path(weights)

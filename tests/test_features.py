@@ -5,9 +5,10 @@ import os
 import pickle
 import subprocess
 import sys
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from conftest import write_images
 import data
 import features
 import model
+import tasks
 
 SIZE = 32
 ROW = 4 * model.FEATURES  # bytes
@@ -33,10 +35,9 @@ def small_shards_and_one_conversion(monkeypatch):
     monkeypatch.setattr(model, "litert_graphs", convert_once)
 
 
-def extract(dataset, cache, kind="scale", skip_damaged=False, threads=2):
-    with ThreadPoolExecutor(threads) as executor:
-        arguments = (dataset, SIZE, kind, "imagenet", cache, skip_damaged, executor)
-        return features.extract(*arguments)
+def extract(dataset, cache, kind="scale", skip=False, threads=2, pool=ThreadPoolExecutor):
+    with pool(threads) as executor:
+        return features.extract(dataset, SIZE, kind, "imagenet", cache, skip, executor)
 
 
 def values(found):
@@ -44,85 +45,62 @@ def values(found):
 
 
 @pytest.mark.parametrize("kind", model.PREPROCESSING)
-def test_features_are_those_of_the_keras_model(dataset, tmp_path, kind, monkeypatch):
+def test_features_are_those_of_the_keras_model(tmp_path, kind, monkeypatch):
+    folder = write_images(tmp_path / "two sizes", ["disc", "stripes"], each=3, size=40)
+    dataset = data.load(str(write_images(folder, ["noise"], each=6, size=30)))
     by_litert = values(extract(dataset, tmp_path, kind))
     prepare, backbone = model.preprocessing(SIZE, kind), model.backbone(SIZE)
-    for row, encoded in zip(dataset.rows, dataset.source.read(dataset.rows), strict=True):
-        expected = backbone(prepare(data.decode(encoded)[None]), training=False)[0]
-        np.testing.assert_allclose(by_litert[row], expected, atol=1e-4)
+    images = [data.decode(encoded)[None] for encoded in dataset.source.read(dataset.rows)]
+    expected = [backbone(prepare(image), training=False)[0] for image in images]
+    np.testing.assert_allclose(by_litert, expected, atol=1e-4)
     monkeypatch.setattr(features, "engine", lambda: "keras, as without LiteRT")
     by_keras = extract(dataset, tmp_path, kind)
-    assert by_keras.computed == 24
+    assert by_keras.computed == 12
     np.testing.assert_allclose(values(by_keras), by_litert, atol=1e-4)
 
 
-class PicklingExecutor(Executor):
-    """Runs tasks at once, and gives them and their results through pickle, as a cluster does."""
-
-    def submit(self, function, *arguments):
-        function, arguments = pickle.loads(pickle.dumps((function, arguments)))
-        future = Future()
-        future.set_result(pickle.loads(pickle.dumps(function(*arguments))))
-        return future
+class PicklingExecutor(ThreadPoolExecutor):
+    def submit(self, function, task):
+        return super().submit(function, pickle.loads(pickle.dumps(task)))
 
 
 def test_cached_or_not_and_by_any_executor_features_are_bit_identical(dataset, tmp_path):
     first = extract(dataset, tmp_path / "1", threads=1)
-    again, three = extract(dataset, tmp_path / "1"), extract(dataset, tmp_path / "3", threads=3)
-    arguments = (dataset, SIZE, "scale", "imagenet", tmp_path / "pickle", False)
-    pickled = features.extract(*arguments, PicklingExecutor())
-    assert [found.computed for found in (first, again, three, pickled)] == [24, 0, 24, 24]
-    for other in (again, three, pickled):
+    others = [extract(dataset, tmp_path / "1"), extract(dataset, tmp_path / "3", threads=3)]
+    others.append(extract(dataset, tmp_path / "pickle", pool=PicklingExecutor))
+    assert [found.computed for found in (first, *others)] == [24, 0, 24, 24]
+    for other in others:
         np.testing.assert_array_equal(values(first), values(other))
 
 
-@dataclass(frozen=True)
-class OnePass:
-    """A source that can be read once, from its beginning."""
-
-    encoded: list
-    passes: list
-    sequential: bool = True
-
-    def read(self, rows):
-        self.passes.append(1)
-        yield from (self.encoded[row] for row in rows)
-
-
 def test_a_sequential_source_is_read_once_and_only_what_is_missing(dataset, tmp_path):
-    expected = extract(dataset, tmp_path / "files")
-    source = OnePass(list(dataset.source.read(dataset.rows)), [])
-    sequential = replace(dataset, source=source)
-    for missing in (24, 10):
+    expected = values(extract(dataset, tmp_path / "files"))
+    encoded, read_rows = list(dataset.source.read(dataset.rows)), []
+
+    def read(rows):
+        read_rows.append(list(rows))
+        yield from (encoded[row] for row in read_rows[-1])
+
+    sequential = replace(dataset, source=SimpleNamespace(sequential=True, read=read))
+    for _ in range(2):
         found = extract(sequential, tmp_path / "once")
-        assert found.computed == missing and len(source.passes) == 1
-        np.testing.assert_array_equal(values(found), values(expected))
+        np.testing.assert_array_equal(values(found), expected)
         (found.directory / "shard-00001.json").unlink()
-        source.passes.clear()
-
-
-def flip_bit(path, offset):
-    content = bytearray(path.read_bytes())
-    content[offset] ^= 1
-    path.write_bytes(content)
+    assert read_rows == [list(range(24)), list(range(10, 20))]
 
 
 DAMAGE = {
-    "a flipped bit": (lambda folder: flip_bit(folder / features.ROWS, 12 * ROW + 7), 10),
-    "a short file": (lambda folder: os.truncate(folder / features.ROWS, 22 * ROW), 4),
-    "a missing file": (lambda folder: (folder / features.ROWS).unlink(), 24),
-    "an empty record": (lambda folder: (folder / "shard-00000.json").write_bytes(b""), 10),
-    "no such record": (lambda folder: (folder / "shard-00002.json").write_text('{"sha256": 3}'), 4),
-    "another's record": (lambda folder: (folder / "shard-00000.json").write_bytes(
-        (folder / "shard-00001.json").read_bytes()), 10),
-}  # fmt: skip
+    "a number": (lambda at: np.memmap(at / features.ROWS, np.float32, "r+").put(-1, -1), 4),
+    "a short file": (lambda at: os.truncate(at / features.ROWS, 22 * ROW), 4),
+    "a missing file": (lambda at: (at / features.ROWS).unlink(), 24),
+    "an empty record": (lambda at: (at / "shard-00000.json").write_bytes(b""), 10),
+}
 
 
-@pytest.mark.parametrize("what", DAMAGE)
-def test_a_damaged_shard_is_named_and_made_again(dataset, tmp_path, capsys, what):
+@pytest.mark.parametrize(("damage", "lost"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_shard_is_named_and_made_again(dataset, tmp_path, capsys, damage, lost):
     whole = extract(dataset, tmp_path)
     expected = values(whole)
-    damage, lost = DAMAGE[what]
     damage(whole.directory)
     mended = extract(dataset, tmp_path)
     assert mended.computed == lost
@@ -132,32 +110,34 @@ def test_a_damaged_shard_is_named_and_made_again(dataset, tmp_path, capsys, what
 
 
 def test_all_that_changes_features_changes_the_key(dataset, monkeypatch):
-    same = replace(dataset, labels=dataset.labels[::-1], names=dataset.names[::-1])
-    other = replace(dataset, digests=dataset.digests[::-1])
-    settings = [(SIZE, "scale", "imagenet"), (64, "scale", "imagenet")]
-    settings += [(SIZE, "standardize", "imagenet"), (SIZE, "scale", "random")]
-    keys = [features.key(dataset, *each) for each in settings]
-    assert features.key(same, *settings[0]) == keys[0]
-    keys.append(features.key(other, *settings[0]))
-    monkeypatch.setattr(features, "engine", lambda: "another")
-    keys.append(features.key(dataset, *settings[0]))
-    monkeypatch.setattr(features, "decoder", lambda: "another")
-    keys.append(features.key(dataset, *settings[0]))
+    relabelled = replace(dataset, labels=dataset.labels[::-1], names=dataset.names[::-1])
+    settings = (SIZE, "scale", "imagenet")
+    key = features.key(dataset, *settings)
+    assert features.key(relabelled, *settings) == key
+    others = [(64, *settings[1:]), (SIZE, "standardize", "imagenet"), (SIZE, "scale", "random")]
+    keys = [key, *(features.key(dataset, *other) for other in others)]
+    keys.append(features.key(replace(dataset, digests=dataset.digests[::-1]), *settings))
+    for name in ("engine", "decoder"):
+        monkeypatch.setattr(features, name, lambda: "another")
+        keys.append(features.key(dataset, *settings))
     assert len({tuple(key.values()) for key in keys}) == 7
 
 
-def test_damaged_images_are_all_named_or_left_out(tmp_path):
+def test_damaged_images_are_all_named_or_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "SHARD", 1)
+    monkeypatch.setattr(tasks, "cores", lambda: 1)
     folder = write_images(tmp_path / "patterns")
     for path in ("disc/1.png", "stripes/7.png"):
         (folder / path).write_bytes((folder / path).read_bytes()[:300])
     dataset = data.load(str(folder))
     damaged = [dataset.names.index(str(folder / path)) for path in ("disc/1.png", "stripes/7.png")]
-    # The second start finds in the cache what the first has passed.
+    # The second start finds in the cache what the first has passed before it found the damage.
     for _ in range(2):
         with pytest.raises(data.DataError, match=r"2 damaged images.*\n.*1\.png.*\n.*7\.png"):
             extract(dataset, tmp_path / "cache", threads=1)
+        assert len(list(tmp_path.rglob("shard-*.json"))) < 12
     for _ in range(2):
-        found = extract(dataset, tmp_path / "cache", skip_damaged=True)
+        found = extract(dataset, tmp_path / "cache", skip=True)
         assert sorted(found.damaged) == damaged
         assert sorted(np.flatnonzero(~values(found).any(axis=1))) == damaged
     assert found.computed == 0
@@ -171,16 +151,14 @@ def test_an_image_that_changes_after_loading_is_named(tmp_path):
 
 
 EXTRACT = """
-import resource, signal, sys
-from concurrent.futures import ThreadPoolExecutor
+import concurrent.futures, resource, signal, sys
 import data, features
 
-class Limited(ThreadPoolExecutor):
+class Limited(concurrent.futures.ThreadPoolExecutor):
     def submit(self, function, *arguments):
         if function is features.extract_shard:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
         return super().submit(function, *arguments)
-
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 features.SHARD = 10
 try:
@@ -207,8 +185,8 @@ def test_a_full_disk_is_told_and_what_was_written_counts(images, dataset, tmp_pa
 
 def test_two_processes_on_an_empty_cache_both_end_with_the_same(images, dataset, tmp_path):
     both = [start(images, tmp_path / "shared", 2**30) for _ in range(2)]
-    assert [process.communicate(timeout=120)[0] for process in both] == ["", ""]
-    assert [process.returncode for process in both] == [0, 0]
+    ends = [(process.communicate(timeout=120)[0], process.returncode) for process in both]
+    assert ends == [("", 0), ("", 0)]
     shared, alone = extract(dataset, tmp_path / "shared"), extract(dataset, tmp_path / "alone")
     assert (shared.computed, alone.computed) == (0, 24)
     np.testing.assert_array_equal(values(shared), values(alone))
