@@ -1,4 +1,4 @@
-"""Decoding: every kind of image file, and damage at every place."""
+"""Decoding: every kind of image file, damage at every place, and what libjpeg warns of."""
 
 import contextlib
 import struct
@@ -11,6 +11,7 @@ from image_files import encode
 from PIL import Image
 
 import data
+from decoding import HARMLESS, SURPLUS, TURNED
 from tensorflow_setup import tf
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
@@ -30,10 +31,10 @@ def damage(encoded):
     return str(caught.value)
 
 
-def palette(transparency=None):
+def palette(transparency=None, kind="PNG"):
     image = Image.fromarray(PIXELS).quantize(16)
     options = {} if transparency is None else {"transparency": transparency}
-    return encode(image, **options), np.asarray(image.convert("RGB"))
+    return encode(image, kind, **options), np.asarray(image.convert("RGB"))
 
 
 def two_frames(kind, **options):
@@ -41,50 +42,59 @@ def two_frames(kind, **options):
     return encode(red, kind, save_all=True, append_images=[blue], **options)
 
 
-TURNED = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
+def chunk(kind, content):
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
+
+
+def with_chunk(kind, content):
+    """Return the PNG file of PIXELS with one more chunk behind its header."""
+    return encode(PIXELS)[:33] + chunk(kind, content) + encode(PIXELS)[33:]
+
+
+TURN = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
+LARGE = zlib.compress(np.random.default_rng(1).integers(97, 122, 2**21, np.uint8).tobytes())
 EXACT = {
     "rgb": (encode(PIXELS), PIXELS),
     "grey": (encode(GREY), THREE_GREY),
     "grey with alpha": (encode(np.dstack([GREY, ALPHA])), THREE_GREY),
     "rgb with alpha": (encode(np.dstack([PIXELS, ALPHA])), PIXELS),
     "palette": palette(),
-    "palette with one transparent colour": palette(3),
-    "palette with a transparency for each colour": palette(bytes(range(0, 160, 10))),
+    "palette with one transparent color": palette(3),
+    "palette with a transparency for each color": palette(bytes(range(0, 160, 10))),
     "one bit": (encode(Image.fromarray(GREY > 127)), np.where(THREE_GREY > 127, 255, 0)),
     "16 bits of grey": (encode(DEEP), np.repeat((DEEP // 256)[..., None], 3, -1)),
+    "png with a large profile": (with_chunk(b"iCCP", b"p\0\0" + LARGE), PIXELS),
+    "png with a large text": (with_chunk(b"zTXt", b"t\0\0" + LARGE), PIXELS),
+    "png with a large utf-8 text": (with_chunk(b"iTXt", b"t\0\1\0\0\0" + LARGE), PIXELS),
     "bmp": (encode(PIXELS, "BMP"), PIXELS),
     "grey bmp": (encode(GREY, "BMP"), THREE_GREY),
+    "palette bmp": palette(kind="BMP"),
     "gif": (encode(GREY, "GIF"), THREE_GREY),
+    "gif with a transparent color": palette(3, "GIF"),
     "gif, first frame of two": (two_frames("GIF"), np.full((3, 5, 3), RED)),
     "webp": (encode(PIXELS, "WEBP", lossless=True), PIXELS),
     "webp, first frame of two": (two_frames("WEBP", lossless=True), np.full((3, 5, 3), RED)),
     "one pixel": (encode(np.full((1, 1, 3), 200, np.uint8)), np.full((1, 1, 3), 200)),
     "one column": (encode(PIXELS[:, :1]), PIXELS[:, :1]),
-    "turned by EXIF": (encode(PIXELS, exif=TURNED), PIXELS),
 }
 
 
 @pytest.mark.parametrize("encoded, expected", EXACT.values(), ids=EXACT)
 def test_images_of_any_kind_become_uint8_rgb(encoded, expected):
-    decoded = data.decode(encoded)
-    assert decoded.dtype == np.uint8
+    decoded, remark = data.decode_with_remarks(encoded)
+    assert decoded.dtype == np.uint8 and remark is None
     np.testing.assert_array_equal(decoded, expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
-def test_jpeg_of_each_mode_is_near_what_was_saved(mode, options):
-    smooth = np.add.outer(np.arange(24), np.arange(40)).astype(np.uint8)
-    image = Image.fromarray(smooth[..., None] * np.uint8([1, 2, 3])).convert(mode)
-    decoded = data.decode(encode(image, "JPEG", quality=98, subsampling=0, **options))
-    assert decoded.shape == (24, 40, 3)
-    assert np.abs(decoded.astype(int) - np.asarray(image.convert("RGB"))).max() < 12
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}], ids="".join)
 def test_jpeg_is_decoded_as_tensorflow_does_to_the_last_bit(mode, options):
     encoded = encode(Image.fromarray(PIXELS).convert(mode), "JPEG", quality=70, **options)
+    expected = tf.io.decode_jpeg(encoded, channels=3)
+    np.testing.assert_array_equal(data.decode(encoded), expected)
+    # A CMYK file of another program than Adobe's stores ink, not light.
+    encoded = encoded.replace(b"Adobe", b"Other")
     np.testing.assert_array_equal(data.decode(encoded), tf.io.decode_jpeg(encoded, channels=3))
 
 
@@ -93,11 +103,86 @@ def test_a_phones_jpeg_of_several_pictures_is_read():
     assert np.abs(decoded.astype(int) - RED).max() < 3
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation_is_ignored_with_a_remark(kind):
+    turned, remark = data.decode_with_remarks(encode(PIXELS, kind, exif=TURN))
+    np.testing.assert_array_equal(turned, data.decode(encode(PIXELS, kind)))
+    assert remark == TURNED
+    damaged = encode(PIXELS, kind, exif=TURN[:6] + b"\xff" * 40)
+    assert data.decode_with_remarks(damaged)[1] is None
+
+
+# --- Warnings of libjpeg --------------------------------------------------------------------------
+
+JPEG = encode(PIXELS, "JPEG", quality=90)
+CMYK = encode(Image.fromarray(PIXELS).convert("CMYK"), "JPEG", quality=90)
+RESTARTS = encode(PIXELS, "JPEG", quality=90, restart_marker_blocks=2)
+PROGRESSIVE = encode(PIXELS, "JPEG", quality=90, progressive=True)
+SCAN = JPEG.index(b"\xff\xda")
+END = b"\xff\xd9"
+
+
+def with_segment(marker, content):
+    """Return JPEG with one more segment before its others, in place of JFIF."""
+    return JPEG[:2] + marker + struct.pack(">H", len(content) + 2) + content + JPEG[20:]
+
+
+def one_scan_twice(jpeg):
+    first, second = (jpeg.index(b"\xff\xda", place) for place in (0, jpeg.index(b"\xff\xda") + 2))
+    return jpeg[:second] + jpeg[first:]
+
+
+REVISION = JPEG[:11] + b"\0\0" + JPEG[13:]
+PHONE = JPEG[: SCAN + 12] + b"\0" + JPEG[SCAN + 13 :]
+WITHOUT_LOSS = {
+    "JFIF revision": (REVISION, HARMLESS),
+    "color transform": (with_segment(b"\xff\xee", b"Adobe\0d\0\0\0\0\7"), HARMLESS),
+    "color transform of CMYK": (with_segment(b"\xff\xee", b"Adobe\0d\0\0\0\0\2"), HARMLESS),
+    "color profile": (with_segment(b"\xff\xe2", b"ICC_PROFILE\0\3\2profile"), HARMLESS),
+    "scan parameters": (PHONE, HARMLESS),
+    "bytes before the end": (JPEG[:-2] + bytes(99) + END, SURPLUS),
+    "bytes between segments": (JPEG[:20] + bytes(9) + JPEG[20:], SURPLUS),
+    "bytes before the end of CMYK": (CMYK[:-2] + bytes(99) + END, SURPLUS),
+    "two at once": (REVISION[:-2] + bytes(99) + END, SURPLUS),
+}
+LOSS = {
+    "end of file": JPEG[:-60],
+    "end of file, progressive": PROGRESSIVE[:-2],
+    "end of data": JPEG[:-60] + END,
+    "end of CMYK data": CMYK[:-60] + END,
+    "behind an unknown revision": REVISION[:-60] + END,
+    "behind scan parameters": PHONE[:-60] + END,
+    "behind bytes between segments": JPEG[:20] + bytes(9) + JPEG[20:-60] + END,
+    "restart marker": RESTARTS.replace(b"\xff\xd1", b"\xff\xd4"),
+    "order of scans": one_scan_twice(PROGRESSIVE),
+    "Huffman code": JPEG[: SCAN + 40] + b"\xff\0" * 60 + JPEG[SCAN + 160 :],
+}
+
+
+@pytest.mark.parametrize("encoded, remark", WITHOUT_LOSS.values(), ids=WITHOUT_LOSS)
+def test_a_warning_that_costs_no_pixels_is_a_remark(encoded, remark):
+    pixels, given = data.decode_with_remarks(encoded)
+    np.testing.assert_array_equal(pixels, tf.io.decode_jpeg(encoded, channels=3))
+    assert given == remark
+
+
+@pytest.mark.parametrize("encoded", LOSS.values(), ids=LOSS)
+def test_lost_pixels_are_damage(encoded):
+    assert damage(encoded).startswith("damaged: ")
+
+
+def test_a_jpeg_that_lacks_only_the_mark_of_its_end_is_whole():
+    for jpeg in (JPEG, CMYK):
+        pixels, remark = data.decode_with_remarks(jpeg[:-1])
+        assert remark == HARMLESS
+        np.testing.assert_array_equal(pixels, data.decode(jpeg))
+
+
 # --- Damage ---------------------------------------------------------------------------------------
 
 WHOLE = {
-    "jpeg": encode(PIXELS, "JPEG"),
-    "progressive jpeg": encode(PIXELS, "JPEG", progressive=True),
+    "jpeg": JPEG,
+    "progressive jpeg": PROGRESSIVE,
     "png": encode(PIXELS),
     "gif": encode(GREY, "GIF"),
     "bmp": encode(PIXELS, "BMP"),
@@ -114,11 +199,6 @@ def test_an_image_cut_anywhere_is_damaged_unless_all_its_pixels_are_there(encode
             assert length >= end - 20, "what is missing may only be the mark of the end"
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "bmp", "webp"])
-def test_one_missing_byte_is_damage(kind):
-    assert damage(WHOLE[kind][:-1]).startswith("damaged")
-
-
 def test_a_flipped_bit_in_a_png_changes_no_pixel_unnoticed():
     pixels, noticed = data.decode(WHOLE["png"]), 0
     for place in range(len(WHOLE["png"])):
@@ -132,27 +212,39 @@ def test_a_flipped_bit_in_a_png_changes_no_pixel_unnoticed():
     assert noticed >= len(WHOLE["png"]) - 24
 
 
-NOT_IMAGES = {
+def colors(png, count):
+    """Return a palette PNG file with so many colors, None: without a palette."""
+    place = png.index(b"PLTE") - 4
+    end = place + 12 + int.from_bytes(png[place : place + 4], "big")
+    kept = b"" if count is None else chunk(b"PLTE", png[place + 8 :][: 3 * count])
+    return png[:place] + kept + png[end:]
+
+
+GIF = bytearray(WHOLE["gif"])
+GIF[10] &= 0x7F
+BAD = {
     "empty": (b"", "empty"),
     "text": (b"not an image, but named so", "not a JPEG, PNG, BMP, GIF, WEBP image"),
     "tiff": (encode(PIXELS, "TIFF"), "not a JPEG, PNG, BMP, GIF, WEBP image"),
     "header": (WHOLE["png"][:30], "damaged"),
-    "zeros": (b"\0" * 5000, "not a JPEG"),
     "unreadable": (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
+    "no palette": (colors(palette()[0], None), "damaged: color 15 of a palette of 0"),
+    "short palette": (colors(palette()[0], 9), "damaged: color 15 of a palette of 9"),
+    "gif without a palette": (bytes(GIF[:13] + GIF[13 + 768 :]), "damaged: no global palette"),
+    "long side": (encode(Image.new("L", (65_536, 1))), "65536 x 1 pixels: a side is longer"),
 }
 
 
-@pytest.mark.parametrize("encoded, reason", NOT_IMAGES.values(), ids=NOT_IMAGES)
-def test_what_is_not_an_image_is_told_apart(encoded, reason):
+@pytest.mark.parametrize("encoded, reason", BAD.values(), ids=BAD)
+def test_what_cannot_be_used_says_why(encoded, reason):
     assert reason in damage(encoded)
 
 
 def claiming(kind, width, height):
     """Return a file whose header claims this size, with nothing behind it."""
     if kind == "PNG":
-        header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-        chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-        return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 9) + b"IDAT"
+        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        return encode(PIXELS)[:8] + chunk(b"IHDR", header) + struct.pack(">I", 9) + b"IDAT"
     if kind == "WEBP":
         encoded = bytearray(two_frames("WEBP"))
         place = encoded.index(b"VP8X") + 12

@@ -21,33 +21,131 @@ def test_classes_without_a_split_are_split_and_listed(tmp_path):
     np.testing.assert_array_equal(dataset.rows, np.arange(50))
 
 
-@pytest.mark.parametrize("name", ["validation", "val", "test"])
-def test_a_validation_folder_is_the_validation_side(tmp_path, name):
-    files = {**classes(3, 4, prefix="train/"), **classes(2, 1, prefix=f"{name}/")}
+NAMES = [
+    ("train", "validation"), ("train", "val"), ("train", "test"), ("Training", "Valid"),
+    ("TRAIN", "DEV"), ("seg_train/seg_train", "seg_test/seg_test"), ("train2017", "val2017"),
+    ("asl_alphabet_train", "asl_alphabet_test"), ("TrainImages", "TestImages"),
+    ("trainset", "testset"), ("archive/data/train", "archive/data/eval"),
+    ("training data", "holdout.1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("train, validation", NAMES)
+def test_splits_are_known_by_their_names(tmp_path, train, validation):
+    files = {**classes(3, 4, prefix=f"{train}/"), **classes(2, 1, prefix=f"{validation}/")}
     dataset = data.load(write(tmp_path, files))
     assert dataset.counts() == {"a": (3, 2), "b": (4, 1)}
-    assert [f"/{name}/" in path for path in dataset.names] == dataset.validation.tolist()
-    assert not dataset.notes
+    assert [f"/{validation}/" in path for path in dataset.names] == dataset.validation.tolist()
+    # A folder that is not where one expects it is named.
+    deep = [name for name in (train, validation) if "/" in name]
+    assert dataset.notes == [f"class folders are taken from {tmp_path}/{name}" for name in deep]
 
 
-def test_a_train_folder_alone_is_split(tmp_path):
-    dataset = data.load(write(tmp_path, classes(20, 20, prefix="train/")))
-    assert all(0 < validation < 20 for _, validation in dataset.counts().values())
+TRAIN, UNUSED = classes(20, 20, prefix="train/"), "is not used (no class folders as in the training"
+BESIDE = {
+    "train alone": ({}, "train", []),
+    "test without labels": (
+        {"test/0.png": picture(0), "test/1.png": picture(1)},
+        "train",
+        [f"ROOT/test {UNUSED} one): validation images come from train"],
+    ),
+    "test of one folder": (
+        {"test/unknown/0.png": picture(0)},
+        "train",
+        [f"ROOT/test {UNUSED} one): validation images come from train"],
+    ),
+    "validation and test": (
+        {**classes(2, 2, prefix="test/"), **classes(2, 2, prefix="valid/")},
+        "valid",
+        ["ROOT/test is not used: validation images come from valid"],
+    ),
+    "validation without labels": (
+        {**classes(2, 2, prefix="test/"), "val/0.png": picture(0)},
+        "test",
+        [f"ROOT/val {UNUSED} one): validation images come from test"],
+    ),
+    "something else": (
+        {"examples/0.png": picture(0), "labels/a.xml": b"x"},
+        "train",
+        [f"ROOT/examples {UNUSED} one): validation images come from train"],
+    ),
+}
 
 
-def test_of_val_and_test_one_is_used_and_the_other_noted(tmp_path):
-    files = {**classes(3, 3, prefix="train/"), **classes(2, 2, prefix="val/")}
-    dataset = data.load(write(tmp_path, {**files, **classes(1, 1, prefix="test/")}))
-    assert dataset.counts() == {"a": (3, 2), "b": (3, 2)}
-    assert dataset.notes == [f"{tmp_path}/test is not used: validation images come from val"]
+@pytest.mark.parametrize("files, validation, notes", BESIDE.values(), ids=BESIDE)
+def test_what_is_beside_train_is_the_validation_side_or_noted(tmp_path, files, validation, notes):
+    root = write(tmp_path, {**TRAIN, **files})
+    dataset = data.load(root)
+    assert dataset.notes == [note.replace("ROOT", root) for note in notes]
+    assert dataset.class_names == ["a", "b"] and dataset.validation.any()
+    rows = np.flatnonzero(dataset.validation)
+    assert all(dataset.names[row].startswith(f"{root}/{validation}/") for row in rows)
+
+
+STAY = {
+    "loose": {**classes(4, 4, 4, names=["plane", "test", "train"])},
+    "with a folder in it": {
+        **classes(4, 4, 4, names=["bus", "plane", "train"]),
+        "train/x/0.png": b"x",
+    },
+    "with folders only": {
+        **classes(4, 4, 4, names=["bus", "plane", "train"]),
+        **classes(1, 1, prefix="train/"),
+    },
+    "two tests": classes(4, 4, names=["negative_test", "positive_test"]),
+}
+
+
+@pytest.mark.parametrize("files", STAY.values(), ids=STAY)
+def test_a_class_with_the_name_of_a_split_stays_a_class(tmp_path, files):
+    dataset = data.load(write(tmp_path, files))
+    assert dataset.class_names == sorted({path.split("/")[0] for path in files})
+
+
+def loose(*places):
+    return {f"{place}/{number}.png": picture(number) for place in places for number in range(3)}
+
+
+NOT_READ = "needed are CLASS/* or train/CLASS/* with .jpg .jpeg .png .bmp .gif .webp"
+UNUSABLE = {
+    "nothing": ({"x/": b""}, "no images"),
+    "loose images": (loose("."), "images are not in class folders: 3 in ROOT"),
+    "loose splits": (
+        loose("test1", "train"),
+        "images are not in class folders: 3 in ROOT/test1, 3 in ROOT/train",
+    ),
+    "train alone": (loose("train"), "images are not in class folders: 3 in ROOT/train"),
+    "numbered splits": (
+        loose("train_1", "train_2"),
+        "images are not in class folders: 3 in ROOT/train_1, 3 in ROOT/train_2",
+    ),
+    "splits inside classes": (
+        loose("a/train", "b/train"),
+        "images are not in class folders: 3 in ROOT/a/train, 3 in ROOT/b/train",
+    ),
+    "other formats": ({"a/0.tif": b"x", "b/0.tif": b"x"}, "no images; 2 .tif files are not read"),
+}
+
+
+@pytest.mark.parametrize("files, found", UNUSABLE.values(), ids=UNUSABLE)
+def test_of_what_cannot_be_used_it_is_said_what_was_found_where(tmp_path, files, found):
+    root = write(tmp_path, files)
+    assert refusal(root) == f"{root}: {found.replace('ROOT', root)}; {NOT_READ}"
+
+
+def test_folders_of_the_project_itself_are_left_out(tmp_path):
+    root = write(tmp_path, {**classes(4, 4), "tensorboard/digits/plot.png": picture(0)})
+    dataset = data.load(root, left_out=[tmp_path / "tensorboard", tmp_path / "absent"])
+    assert dataset.class_names == ["a", "b"] and dataset.notes == []
 
 
 def test_files_that_lie_about_are_ignored_in_silence(tmp_path):
     litter = [".DS_Store", "._0.png", ".hidden.png", "Thumbs.db", "desktop.ini", "notes.txt"]
     files = {f"{where}{name}": b"x" for where in ("a/", "b/", "") for name in litter}
     files |= {".git/config": b"x", "__MACOSX/a/0.png": b"x", "a/.ipynb_checkpoints/0.png": b"x"}
-    dataset = data.load(write(tmp_path, {**classes(4, 4), **files}))
-    assert len(dataset.names) == 8 and dataset.notes == []
+    images = {"a/0.PNG": b"1", "a/1.Jpg": b"2", "b/0.JPEG": b"3", "b/1.WebP": b"4", "b/2.gif": b"5"}
+    dataset = data.load(write(tmp_path, {**images, **files}))
+    assert len(dataset.names) == 5 and dataset.notes == []
 
 
 def test_other_files_and_folders_are_noted(tmp_path):
@@ -56,15 +154,10 @@ def test_other_files_and_folders_are_noted(tmp_path):
     dataset = data.load(write(tmp_path, files))
     assert len(dataset.names) == 8
     assert dataset.notes == [
-        "files that are not read, by their extension: 1 .a\\tb, 1 .heic, 2 .tif, 1 no extension",
-        "folders inside class folders, which are not read: 1",
+        "1 .a\\tb, 1 .heic, 2 .tif, 1 no-extension files are not read",
+        "images in folders inside class folders, which are not read: 1",
         "images outside class folders, which are not read: 1",
     ]
-
-
-def test_extensions_in_capitals_count(tmp_path):
-    files = {"a/0.PNG": b"1", "a/1.Jpg": b"2", "b/0.JPEG": b"3", "b/1.WebP": b"4"}
-    assert len(data.load(write(tmp_path, files)).names) == 4
 
 
 STRANGE = ["ein Käfer", "雪 山", "both \"'quotes", "two\nlines", "tab\t", "-dash", "*?[x]", "%s{0}"]
@@ -81,60 +174,41 @@ def test_strange_names_of_files_and_classes_work_and_print_on_one_line(tmp_path)
     assert [data.digest(encoded) for encoded in read_all(dataset)] == dataset.digests
 
 
-def test_links_to_files_and_folders_are_followed(tmp_path):
+def test_links_are_followed_but_not_in_circles(tmp_path):
     write(tmp_path / "elsewhere", classes(3))
     root = tmp_path / "root"
     write(root, classes(3, names="b"))
     (root / "a").symlink_to(tmp_path / "elsewhere" / "a")
     (root / "b" / "link.png").symlink_to(tmp_path / "elsewhere" / "a" / "0.png")
-    counts = data.load(str(root)).counts()
-    assert {name: sum(sizes) for name, sizes in counts.items()} == {"a": 3, "b": 4}
+    (root / "b" / "circle").symlink_to(root)
+    dataset = data.load(str(root))
+    counts = {name: sum(sizes) for name, sizes in dataset.counts().items()}
+    assert counts == {"a": 3, "b": 4}
 
 
 @pytest.mark.parametrize("target", ["gone.png", "link.png"], ids=["broken", "to itself"])
-def test_a_link_that_leads_nowhere_is_a_damaged_image(tmp_path, target):
-    write(tmp_path, classes(3, 3))
-    (tmp_path / "a" / "link.png").symlink_to(tmp_path / "a" / target)
-    dataset = data.load(str(tmp_path))
-    row = dataset.names.index(f"{tmp_path}/a/link.png")
-    with pytest.raises(data.DamagedImage, match="cannot be read: "):
-        data.decode(read_all(dataset)[row])
-
-
-def test_a_folder_that_links_to_its_parent_ends(tmp_path):
-    write(tmp_path, classes(3, 3))
-    (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    dataset = data.load(str(tmp_path))
-    assert len(dataset.names) == 6 and len(dataset.notes) == 1
-
-
-def test_a_pipe_that_is_named_as_an_image_does_not_hang(tmp_path):
+def test_a_link_that_leads_nowhere_is_a_damaged_image_and_a_pipe_is_none(tmp_path, target):
     write(tmp_path, classes(3, 3))
     os.mkfifo(tmp_path / "a" / "pipe.png")
+    (tmp_path / "a" / "link.png").symlink_to(tmp_path / "a" / target)
     dataset = data.load(str(tmp_path))
-    assert len(dataset.names) == 6 and "1 .png" in dataset.notes[0]
+    assert dataset.names[3] == f"{tmp_path}/a/link.png"
+    with pytest.raises(data.DamagedImage, match="cannot be read: "):
+        data.decode(read_all(dataset)[3])
+    assert dataset.notes == ["1 .png files are not read"]
 
 
-def test_folders_that_cannot_be_read_are_all_named(open_path):
+@pytest.mark.parametrize("names", [["a", "c"], [""]], ids=["classes", "all"])
+def test_folders_that_cannot_be_read_are_all_named(open_path, names):
     write(open_path, classes(3, 3, 3))
-    for name in "ac":
-        os.chmod(open_path / name, 0)
+    for name in names:
+        os.chmod(open_path / name, 0o311)
     with ordinary_user():
         message = refusal(open_path)
-    for name in "ac":
+    for name in names:
         os.chmod(open_path / name, 0o755)
-    denied = "cannot be read: Permission denied"
-    assert message.split("\n  ")[1:] == [f"{open_path}/{name} {denied}" for name in "ac"]
-
-
-@pytest.mark.parametrize("name", ["", "train"])
-def test_an_outer_folder_that_cannot_be_read_is_named_once(open_path, name):
-    write(open_path, classes(3, 3, prefix="train/"))
-    os.chmod(open_path / name, 0o311)
-    with ordinary_user():
-        message = refusal(open_path)
-    os.chmod(open_path / name, 0o755)
-    assert message == f"{open_path}: {open_path / name} cannot be read: Permission denied"
+    problems = [f"{open_path / name} cannot be read: Permission denied" for name in names]
+    assert message == data.problem_list(str(open_path), problems)
 
 
 def test_a_file_that_cannot_be_read_is_a_damaged_image(open_path):
@@ -146,12 +220,10 @@ def test_a_file_that_cannot_be_read_is_a_damaged_image(open_path):
         data.decode(encoded)
 
 
-def test_what_is_not_a_folder_of_images_is_refused(tmp_path):
+def test_what_is_not_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    (tmp_path / "empty").mkdir()
     takes = "; --data takes digits, tfds:NAME or a folder"
     assert refusal(tmp_path / "none") == f"{tmp_path}/none: no such folder{takes}"
     assert refusal("") == f"no name: no such folder{takes}"
     assert refusal("nul\0") == f"nul\\x00: no such folder{takes}"
     assert refusal(tmp_path / "file") == f"{tmp_path}/file: not a folder{takes}"
-    assert refusal(tmp_path / "empty").startswith(f"{tmp_path}/empty holds no images")
