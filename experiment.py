@@ -59,7 +59,7 @@ def resume(directory: Path) -> None:
     with files.lock(directory):
         runs.recover(directory)
         config, dataset = _load(before.settings, before.schedules)
-        if results.finished_runs(directory):
+        if results.finished_runs(directory) or any(directory.glob("tuning/seed-*.json")):
             _require_same(directory, before, config)
         _complete(directory, config, dataset)
 
