@@ -134,20 +134,21 @@ def _require_same(directory: Path, before: Config, now: Config) -> None:
 @contextlib.contextmanager
 def _unfinished(directory: Path) -> Iterator[None]:
     """Turn a refusal into UnfinishedError if there is something to finish, else leave nothing."""
+    begun = (directory / results.CONFIG).exists()
     try:
         yield
     except REFUSALS as error:
-        if not any(directory.glob("*/*seed-*")):
+        if not (begun or any(directory.glob("*/*seed-*"))):
             shutil.rmtree(directory, ignore_errors=True)
         if (directory / results.CONFIG).exists():
-            raise UnfinishedError(describe_error(error)) from error
+            raise UnfinishedError(describe_error(error, directory)) from error
         raise
 
 
-def describe_error(error: Exception) -> str:
-    """Return what is wrong in one line, with its file where the system reports it."""
+def describe_error(error: Exception, place: str | Path = "a file") -> str:
+    """Return what is wrong in one line, with its file where the system reports it, else `place`."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file'}: {error.strerror}"
+        return f"{error.filename or place}: {error.strerror}"
     return str(error)
 
 
