@@ -191,7 +191,7 @@ def _complete(directory: Path, config: Config, dataset: data.Dataset) -> None:
         experiment = audit.audit(directory)
         runs.write_means(directory, experiment.runs)
         print(report.write(directory), end="")
-        if of.export and not Path(of.export).exists():
+        if of.export:
             export.export(experiment, Path(of.export))
 
 
