@@ -50,6 +50,7 @@ def run(settings: Settings, schedules: dict[str, list[float]]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with files.lock(directory):
         _require_new(directory, settings)
+        runs.recover(directory)
         _complete(directory, config, dataset)
 
 
@@ -109,7 +110,8 @@ def _commit() -> str | None:
 
 def _require_new(directory: Path, settings: Settings) -> None:
     """Raise ExperimentError where a new experiment would not find its places free and writable."""
-    if directory.is_file() or (directory.is_dir() and set(os.listdir(directory)) - {files.LOCK}):
+    found = set(os.listdir(directory)) - {files.LOCK} if directory.is_dir() else set()
+    if directory.is_file() or not all(map(files.TEMPORARY.fullmatch, found)):
         way_on = f"choose another --name, or finish it with --resume {directory}"
         raise ExperimentError(f"{directory} exists; {way_on}")
     above = next(path for path in directory.absolute().parents if path.exists())
