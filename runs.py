@@ -110,7 +110,7 @@ def _publish(place: Path, run: Path) -> None:
 
 def recover(experiment: Path) -> None:
     """Undo what a killed process left behind, renames and temporary files; needs the lock."""
-    files.remove_temporary_files(experiment, "**/.*.tmp")
+    files.remove_temporary_files(experiment)
     for old in experiment.glob("*/.seed-*.old"):
         run = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
         if run.exists():
