@@ -50,6 +50,7 @@ def run(settings: Settings, schedules: dict[str, list[float]]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with files.lock(directory):
         _require_new(directory, settings)
+        runs.recover(directory)
         _complete(directory, config, dataset)
 
 
@@ -59,7 +60,7 @@ def resume(directory: Path) -> None:
     with files.lock(directory):
         runs.recover(directory)
         config, dataset = _load(before.settings, before.schedules)
-        if results.finished_runs(directory):
+        if results.finished_runs(directory) or any(directory.glob("tuning/seed-*.json")):
             _require_same(directory, before, config)
         _complete(directory, config, dataset)
 
@@ -109,7 +110,8 @@ def _commit() -> str | None:
 
 def _require_new(directory: Path, settings: Settings) -> None:
     """Raise ExperimentError where a new experiment would not find its places free and writable."""
-    if directory.is_file() or (directory.is_dir() and set(os.listdir(directory)) - {files.LOCK}):
+    found = set(os.listdir(directory)) - {files.LOCK} if directory.is_dir() else set()
+    if directory.is_file() or not all(map(files.TEMPORARY.fullmatch, found)):
         way_on = f"choose another --name, or finish it with --resume {directory}"
         raise ExperimentError(f"{directory} exists; {way_on}")
     above = next(path for path in directory.absolute().parents if path.exists())
@@ -134,20 +136,21 @@ def _require_same(directory: Path, before: Config, now: Config) -> None:
 @contextlib.contextmanager
 def _unfinished(directory: Path) -> Iterator[None]:
     """Turn a refusal into UnfinishedError if there is something to finish, else leave nothing."""
+    begun = (directory / results.CONFIG).exists()
     try:
         yield
     except REFUSALS as error:
-        if not any(directory.glob("*/*seed-*")):
+        if not (begun or any(directory.glob("*/*seed-*"))):
             shutil.rmtree(directory, ignore_errors=True)
         if (directory / results.CONFIG).exists():
-            raise UnfinishedError(describe_error(error)) from error
+            raise UnfinishedError(describe_error(error, directory)) from error
         raise
 
 
-def describe_error(error: Exception) -> str:
-    """Return what is wrong in one line, with its file where the system reports it."""
+def describe_error(error: Exception, place: str | Path = "a file") -> str:
+    """Return what is wrong in one line, with its file where the system reports it, else `place`."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file'}: {error.strerror}"
+        return f"{error.filename or place}: {error.strerror}"
     return str(error)
 
 
@@ -190,7 +193,7 @@ def _complete(directory: Path, config: Config, dataset: data.Dataset) -> None:
         experiment = audit.audit(directory)
         runs.write_means(directory, experiment.runs)
         print(report.write(directory), end="")
-        if of.export and not Path(of.export).exists():
+        if of.export:
             export.export(experiment, Path(of.export))
 
 

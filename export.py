@@ -1,8 +1,6 @@
 """Exports the best schedule's whole model: uint8 images in, probabilities out."""
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +19,16 @@ def require_free(path: Path) -> None:
 
 
 def export(experiment: Experiment, path: Path) -> None:
-    """Write the model of the best schedule's first seed to a `.keras` file that must not exist.
+    """Write the model of the best schedule's first seed to a `.keras` file.
 
     The lowest seed, not the run that happens to be best on the validation images: that would
-    choose by what it is judged by.
+    choose by what it is judged by. An experiment that is resumed may have its model already.
     """
+    # Of this experiment, so that a resume finds and replaces what a killed process left.
+    temporary = path.with_name(f".{experiment.directory.absolute().name}.{path.name}")
+    temporary.unlink(missing_ok=True)
+    if path.exists():
+        return
     label = intervals.best_schedule(experiment)
     if label is None:
         raise ExperimentError(f"--export {path}: every run diverged, so none is best")
@@ -43,10 +46,9 @@ def export(experiment: Experiment, path: Path) -> None:
         settings.dropout,
     )
     # Keras writes a file piece by piece, and a link is made only where there is no file yet.
-    folder = Path(tempfile.mkdtemp(prefix=".export-", dir=path.absolute().parent))
     try:
-        model.save_with_names(whole, folder / path.name, experiment.config.data.class_names)
-        os.link(folder / path.name, path)
+        model.save_with_names(whole, temporary, experiment.config.data.class_names)
+        os.link(temporary, path)
     finally:
-        shutil.rmtree(folder)
+        temporary.unlink(missing_ok=True)
     print(f"model of {label} seed {result.seed}: {path}")

@@ -118,7 +118,6 @@ def extract(
     shape = (len(dataset.names), model.FEATURES)
     damaged, remarks, computed = {}, {}, 0
     try:
-        files.remove_temporary_files(directory)
         records = list(executor.map(read_record, shards))
         missing = [shard for shard, record in zip(shards, records, strict=True) if record is None]
         for record in filter(None, records):

@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 
 LOCK = ".lock"  # file in a locked directory; it stays there
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of files that are being written
 
 
 class FileError(Exception):
@@ -42,7 +42,7 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
 def remove_temporary_files(directory: Path) -> None:
     """Remove what write_atomically left when it was killed; needs the lock of the directory."""
     for path in directory.rglob(".*.tmp"):
-        if _TEMPORARY.fullmatch(path.name):
+        if TEMPORARY.fullmatch(path.name):
             path.unlink()
 
 
