@@ -1,9 +1,9 @@
 """How sure: intervals that count seeds and images, and the one rule for which schedule is best.
 
 A table holds a number for each seed and validation image, float64 (S, I): whether a run is right
-(1 or 0), its loss, or the difference of two schedules in one of these. Both seeds and images are
-samples, and the intervals are for new ones of both. Other training images are not counted: see
-Bouthillier et al. 2021, Accounting for Variance in Machine Learning Benchmarks, MLSys 3.
+(1 or 0), its loss, or the difference of two schedules in one of these. The intervals are for new
+seeds and new images. Other training images, which vary results too, are not counted (Bouthillier et
+al. 2021, Accounting for Variance in Machine Learning Benchmarks, MLSys 3).
 """
 
 import itertools

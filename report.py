@@ -240,7 +240,7 @@ def write(directory: Path) -> str:
     """
     experiment = audit(directory)
     ranking, config, solved = intervals.rank(experiment), experiment.config, experiment.reference
-    title = " ".join(config.data.name.split())
+    title = config.data.name
     written: dict[str, bytes | str] = {
         "comparison.svg": plots.comparison_plot(config.schedules, ranking.runs, solved, title)
     }
