@@ -33,7 +33,7 @@ def make_outputs(right: int, loss: float, seed: int = 0) -> results.Outputs:
     wrong = np.random.default_rng(seed).permutation(IMAGES)[right:]
     predicted = LABEL.copy()
     predicted[wrong] = (LABEL[wrong] + 1) % CLASSES
-    spread = np.linspace(0.5, 1.5, IMAGES)
+    spread = np.random.default_rng([seed, right]).permutation(np.linspace(0.5, 1.5, IMAGES))
     return results.Outputs(predicted, LABEL, np.float32(loss * spread))
 
 

@@ -99,8 +99,8 @@ HEADLINES = {
     "tie": (
         {"exp": [56, 57], "linear": [57, 56], "warm": [20, 21]},
         {"exp": 0.31},
-        "linear ties with exp for the highest accuracy, has a lower loss than exp and has a higher "
-        "accuracy than warm.",
+        "linear ties with exp for the highest accuracy, is not distinguishable from exp and has a "
+        "higher accuracy than warm.",
     ),
     "one seed": (
         {"exp": [30], "linear": [57]},
@@ -218,8 +218,6 @@ def test_command_prints_the_summary_and_writes_the_same_bytes_each_time(tmp_path
     assert done.stdout == summary.encode("ascii", "backslashreplace").decode()
     assert summary == (experiment / "summary.md").read_text(encoding="utf-8")
     assert written == {path: path.read_bytes() for path in written}
-    for path in written:
-        assert path.suffix == ".md" or f"({path.relative_to(experiment).as_posix()})" in done.stdout
 
 
 def test_a_report_needs_neither_tensorflow_nor_scikit_learn(tmp_path):
