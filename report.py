@@ -53,9 +53,9 @@ SUMMARY = """\
 How to read it:
 
 - ± is half of a 95 % interval for new seeds and new validation images, by a two-way crossed
-  analysis of variance (Satterthwaite 1946; Bouthillier et al. 2021). Where n = 1, it is for new
-  validation images and the very model, and tells nothing of other seeds; --seeds 5 does. Other
-  training images are not counted. Over seeds: for new seeds and the very validation images.
+  analysis of variance (Satterthwaite 1946; Bouthillier et al. 2021). From fewer than 5 seeds it is
+  rough; where n = 1, it is for new validation images and the very model, and tells nothing of other
+  seeds. Other training images are not counted. Over seeds: for new seeds and the very images.
 - Δ: the best schedule minus this row, seed by seed and image by image, because runs of one seed
   share initial weights, batch order and dropout. The best is chosen after looking, so the intervals
   of all pairs of schedules, in accuracy and in loss, hold together (Bonferroni; Dunn 1961), as do

@@ -2,13 +2,15 @@
 
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from experiment_files import RATES, write_experiment, write_reference, write_run
+from experiment_files import CONDITIONS, RATES, write_experiment, write_reference, write_run
 from scipy import stats
 
 import intervals
+import results
 from audit import audit
 
 EXPERIMENTS = 1000
@@ -105,6 +107,37 @@ def test_equal_schedules_seldom_and_different_ones_mostly_are_told_apart(seeds, 
     advantage = advantage_of(4, tables[:100])
     tables = [simulate(random, seeds, images, advantage) for _ in range(EXPERIMENTS // 5)]
     assert np.mean([intervals.interval(table, 1).sign == 1 for table in tables]) > 0.8
+
+
+def test_five_equal_schedules_are_seldom_told_apart_in_accuracy_or_in_loss():
+    random, repeats, label = np.random.default_rng(0), 200, np.zeros(300, np.int32)
+
+    def experiment():
+        """Five schedules of the same skill with five seeds each."""
+        runs = {}
+        difficulty = random.standard_normal(300) - MEAN_SKILL
+        for name in "abcde":
+            of_images = OF_IMAGES * random.standard_normal(300) - difficulty
+            skills = of_images + OF_BOTH * random.standard_normal((5, 300))
+            skills += OF_SEEDS * random.standard_normal((5, 1))
+            outputs = [
+                results.Outputs((skill < 0).astype(np.int32), label, np.exp(-skill).astype("f4"))
+                for skill in skills
+            ]
+            result = results.Result(name, 0, 1e-3, [1e-3], CONDITIONS, 1.0, 0.1, 1.0, 0.1)
+            runs[name] = [
+                results.Run(replace(result, seed=seed), *[np.ones(1)] * 4, found, False)
+                for seed, found in enumerate(outputs)
+            ]
+        return results.Experiment(None, None, runs, None)
+
+    rankings = [intervals.rank(experiment()) for _ in range(repeats)]
+    signs = [
+        [abs(pair.accuracy.sign) + abs(pair.loss.sign) for pair in ranking.compared.values()]
+        for ranking in rankings
+    ]
+    assert np.shape(signs) == (repeats, 10)
+    assert np.mean(np.any(signs, axis=1)) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / repeats)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
