@@ -106,20 +106,21 @@ def test_equal_schedules_seldom_and_different_ones_mostly_are_told_apart(seeds, 
     assert 0.01 < wrong <= AT_MOST
     advantage = advantage_of(4, tables[:100])
     tables = [simulate(random, seeds, images, advantage) for _ in range(EXPERIMENTS // 5)]
-    assert np.mean([intervals.interval(table, 1).sign == 1 for table in tables]) > 0.8
+    assert np.mean([intervals.interval(table, 1).sign == 1 for table in tables]) > 0.7
 
 
-def test_five_equal_schedules_are_seldom_told_apart_in_accuracy_or_in_loss():
-    random, repeats, label = np.random.default_rng(0), 200, np.zeros(300, np.int32)
+@pytest.mark.parametrize(("seeds", "images", "of_seeds"), [(5, 300, OF_SEEDS), (3, 3000, 0.06)])
+def test_five_equal_schedules_are_seldom_told_apart_in_accuracy_or_in_loss(seeds, images, of_seeds):
+    random, repeats, label = np.random.default_rng(0), 200, np.zeros(images, np.int32)
 
     def experiment():
-        """Five schedules of the same skill with five seeds each."""
+        """Five schedules of the same skill."""
         runs = {}
-        difficulty = random.standard_normal(300) - MEAN_SKILL
+        difficulty = random.standard_normal(images) - MEAN_SKILL
         for name in "abcde":
-            of_images = OF_IMAGES * random.standard_normal(300) - difficulty
-            skills = of_images + OF_BOTH * random.standard_normal((5, 300))
-            skills += OF_SEEDS * random.standard_normal((5, 1))
+            of_images = OF_IMAGES * random.standard_normal(images) - difficulty
+            skills = of_images + OF_BOTH * random.standard_normal((seeds, images))
+            skills += of_seeds * random.standard_normal((seeds, 1))
             outputs = [
                 results.Outputs((skill < 0).astype(np.int32), label, np.exp(-skill).astype("f4"))
                 for skill in skills
@@ -129,7 +130,7 @@ def test_five_equal_schedules_are_seldom_told_apart_in_accuracy_or_in_loss():
                 results.Run(replace(result, seed=seed), *[np.ones(1)] * 4, found, False)
                 for seed, found in enumerate(outputs)
             ]
-        return results.Experiment(None, None, runs, None)
+        return results.Experiment(None, None, runs, None, {})
 
     rankings = [intervals.rank(experiment()) for _ in range(repeats)]
     signs = [
