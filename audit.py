@@ -99,7 +99,8 @@ def compare_conditions(place: Path, found: Conditions, wanted: Conditions) -> No
     """Raise ExperimentError that names the first condition with two values."""
     for name, value in vars(wanted).items():
         if (other := getattr(found, name)) != value:
-            raise ExperimentError(f"{place}: its {name} is {other!r}, not {value!r}")
+            said = f"was made with {name} {other!r} instead of {value!r}"
+            raise ExperimentError(f"{place} {said}")
 
 
 def read_reference(experiment: Path, config: Config) -> Reference | None:

@@ -212,16 +212,16 @@ def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
 def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
     """Return a note for each kind of remark, with the number of images and their names.
 
-    `remarks` is {row: remarks joined by "; "}, of a full data set.
+    `remarks` is {row: remarks joined by "; "}; rows that were left out of the data set are skipped.
     """
-    names = {}
-    for row, joined in sorted(remarks.items()):
-        for remark in joined.split("; "):
-            names.setdefault(remark, []).append(dataset.names[row])
-    return [f"{len(names[remark])} images {remark}: {some(names[remark])}" for remark in names]
+    found = {}
+    for row, name in zip(dataset.rows.tolist(), dataset.names, strict=True):
+        for remark in remarks[row].split("; ") if row in remarks else ():
+            found.setdefault(remark, []).append(name)
+    return [f"images that {kind}: {len(have)} ({join_some(have)})" for kind, have in found.items()]
 
 
-def some(names: Sequence[str]) -> str:
+def join_some(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

@@ -67,7 +67,9 @@ def resume(directory: Path) -> None:
 
 def _load(settings: Settings, schedules: dict[str, list[float]]) -> tuple[Config, data.Dataset]:
     """Load the data, print what they are, and return them and what config.json will hold."""
-    dataset = data.load(settings.data, settings.train, settings.test, settings.validation_fraction)
+    own_folders = (settings.logdir, settings.cache_dir)
+    source = settings.data, settings.train, settings.test, settings.validation_fraction
+    dataset = data.load(*source, left_out=own_folders)
     about = _describe(dataset)
     counts = f"{sum(about.train)} training and {sum(about.validation)} validation images"
     print(f"{dataset.name}: {counts} of {len(about.class_names)} classes")

@@ -16,10 +16,10 @@ from data import (
     Entry,
     Source,
     digest,
+    join_some,
     make_dataset,
     path_text,
     problem_list,
-    some,
 )
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
@@ -203,7 +203,7 @@ def _describe(root: Node) -> str:
     filled = [node for node in root.below() if node.images]
     places = [f"{len(node.images)} in {path_text(node.path)}" for node in filled]
     others = sum((node.others for node in root.below()), Counter())
-    found = f"images are not in class folders: {some(places)}" if places else "no images"
+    found = f"images are not in class folders: {join_some(places)}" if places else "no images"
     return f"{found}; {_kinds(others)} files are not read" if others else found
 
 

@@ -127,7 +127,7 @@ def test_runs_made_under_other_conditions_or_by_another_experiment_are_refused(c
     run = experiment / RUN
     conditions = json.loads((run / "result.json").read_text())["conditions"]
     rewrite(run / "result.json", conditions=conditions | {"dropout": 0.5})
-    with pytest.raises(FileError, match=r"seed-1: its dropout is 0\.5, that of"):
+    with pytest.raises(FileError, match=r"seed-1 was made with dropout 0\.5 instead of 0\.2"):
         audit.audit(experiment)
     rewrite(run / "result.json", conditions=conditions)
     shutil.copytree(run, experiment / "linear_warmup/seed-2")
@@ -147,10 +147,10 @@ def test_an_experiment_without_a_finished_run_or_without_config_is_refused(copy,
 def test_a_run_that_diverged_is_told_from_one_that_never_learned(copy):
     experiment = copy / "tensorboard/one"
     config = results.read_config(experiment)
-    run = audit.audit_run(experiment, config, "exp", 0)
+    run = audit.audit_run(experiment, config, "exp", 0, None)
     assert not run.diverged
     scalars = events.read_scalars(experiment / "exp/seed-0/train")
     scalars[events.LOSS][-1] = 1.2  # ln 3 is 1.0986, the loss of guessing
     log(experiment / "exp/seed-0/train", [{t: v[e] for t, v in scalars.items()} for e in range(3)])
     rewrite(experiment / "exp/seed-0/result.json", loss=1.2)
-    assert audit.audit_run(experiment, config, "exp", 0).diverged
+    assert audit.audit_run(experiment, config, "exp", 0, None).diverged

@@ -83,8 +83,9 @@ def test_the_fingerprint_follows_images_classes_and_sides_and_nothing_else(tmp_p
     other_class = data.load(str(root))
     (root / "c" / "0.png").write_bytes(picture(99))
     other_image = data.load(str(root))
+    renamed = replace(dataset, class_names=["a", "c"])
     relabelled = replace(dataset, labels=1 - dataset.labels)
-    every = [dataset, other_side, other_class, relabelled, other_image]
+    every = [dataset, other_side, other_class, renamed, relabelled, other_image]
     assert len({each.fingerprint for each in every}) == len(every)
     assert len({each.images_fingerprint for each in every[:-1]}) == 1
     assert other_image.images_fingerprint != dataset.images_fingerprint
@@ -177,9 +178,9 @@ def test_classes_that_cannot_be_compared_are_all_named(tmp_path, files, problems
 
 def test_remarks_are_counted_and_some_images_named(tmp_path):
     dataset = data.load(write(tmp_path, classes(9, 9)))
-    remarks = {**dict.fromkeys(range(12), "are odd"), 3: "are odd; are turned"}
-    named = ", ".join(dataset.names[:10])
-    assert data.remark_notes(dataset, remarks) == [
-        f"12 images are odd: {named} and 2 more",
-        f"1 images are turned: {dataset.names[3]}",
+    remarks = {**dict.fromkeys(range(13), "are odd"), 3: "are odd; are turned"}
+    smaller = dataset.without({0})
+    assert data.remark_notes(smaller, remarks) == [
+        f"images that are odd: 12 ({', '.join(smaller.names[:10])} and 2 more)",
+        f"images that are turned: 1 ({dataset.names[3]})",
     ]

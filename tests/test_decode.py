@@ -136,6 +136,8 @@ REVISION = JPEG[:11] + b"\0\0" + JPEG[13:]
 PHONE = JPEG[: SCAN + 12] + b"\0" + JPEG[SCAN + 13 :]
 WITHOUT_LOSS = {
     "JFIF revision": (REVISION, HARMLESS),
+    "JFIF revision, progressive": (PROGRESSIVE.replace(b"JFIF\0\1", b"JFIF\0\0"), HARMLESS),
+    "with a fill byte": (REVISION[:20] + b"\xff" + REVISION[20:], HARMLESS),
     "color transform": (with_segment(b"\xff\xee", b"Adobe\0d\0\0\0\0\7"), HARMLESS),
     "color transform of CMYK": (with_segment(b"\xff\xee", b"Adobe\0d\0\0\0\0\2"), HARMLESS),
     "color profile": (with_segment(b"\xff\xe2", b"ICC_PROFILE\0\3\2profile"), HARMLESS),

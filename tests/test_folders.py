@@ -24,7 +24,7 @@ def test_classes_without_a_split_are_split_and_listed(tmp_path):
 NAMES = [
     ("train", "validation"), ("train", "val"), ("train", "test"), ("Training", "Valid"),
     ("TRAIN", "DEV"), ("seg_train/seg_train", "seg_test/seg_test"), ("train2017", "val2017"),
-    ("asl_alphabet_train", "asl_alphabet_test"), ("TrainImages", "TestImages"),
+    ("asl_alphabet_train", "asl_alphabet_test"), ("MyTrain", "MyTest"),
     ("trainset", "testset"), ("archive/data/train", "archive/data/eval"),
     ("training data", "holdout.1"),
 ]  # fmt: skip
@@ -90,7 +90,7 @@ STAY = {
     },
     "with folders only": {
         **classes(4, 4, 4, names=["bus", "plane", "train"]),
-        **classes(1, 1, prefix="train/"),
+        **classes(5, 5, prefix="train/"),
     },
     "two tests": classes(4, 4, names=["negative_test", "positive_test"]),
 }
@@ -179,11 +179,12 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     root = tmp_path / "root"
     write(root, classes(3, names="b"))
     (root / "a").symlink_to(tmp_path / "elsewhere" / "a")
-    (root / "b" / "link.png").symlink_to(tmp_path / "elsewhere" / "a" / "0.png")
+    (root / "b" / "link.png").symlink_to(tmp_path / "elsewhere" / "file.png")
+    (tmp_path / "elsewhere" / "file.png").write_bytes(picture(99))
     (root / "b" / "circle").symlink_to(root)
     dataset = data.load(str(root))
     counts = {name: sum(sizes) for name, sizes in dataset.counts().items()}
-    assert counts == {"a": 3, "b": 4}
+    assert counts == {"a": 3, "b": 4} and dataset.notes == []
 
 
 @pytest.mark.parametrize("target", ["gone.png", "link.png"], ids=["broken", "to itself"])

@@ -101,11 +101,13 @@ def test_any_rows_are_read_again_also_from_another_folder(records, compression):
 def test_files_that_change_while_they_are_used_give_other_bytes_or_errors(records):
     records("train", examples(0, 1, 0, 1))
     packed = records("test", examples(0, 1, 0, 1), "GZIP")
-    dataset = data.load(train="train", test="test")
+    dataset, whole = data.load(train="train", test="test"), packed.read_bytes()
     records("train", examples(0, 1, 0, first=77))
     shutil.copy("train", packed)
     changed = [data.digest(encoded) for encoded in read_all(dataset)]
     assert not set(changed) & set(dataset.digests)
+    packed.write_bytes(whole[: len(whole) // 2])
+    assert isinstance(list(dataset.source.read(range(4, 8)))[-1], OSError)
     packed.unlink()
     assert all(isinstance(encoded, OSError) for encoded in dataset.source.read(range(4, 8)))
 
