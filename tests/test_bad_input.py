@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import RESUME, numbers
-from image_files import classes, encode, picture, write
+from image_files import classes, picture, write
 
 import results
 import train
@@ -45,7 +45,7 @@ COMMAND_LINES = {
     "half a seed": ({}, [*EXP, "--seeds", "1.5"], "--seeds: invalid"),
     "no rate": ({}, [*EXP, "--lr", "nan"], "--lr: must be a finite number > 0, got nan"),
     "a whole fraction": ({}, [*EXP, "--validation-fraction", "1"], "--validation-fraction: must"),
-    "small images": ({}, [*EXP, "--image-size", "16"], "--image-size: must be from 32 to 4,096, got 16"),
+    "small images": ({}, [*EXP, "--image-size", "16"], "must be from 32 to 4,096, got 16"),
     "no preprocessing": ({}, [*EXP, "--preprocessing", "none"], "--preprocessing: invalid choice"),
     "another export": ({}, [*EXP, "--export", "x.h5"], "--export must end in .keras, got x.h5"),
     "two sources": ({}, [*ON_PETS, "--train", "a"], "--data does not go with --train and --test"),
