@@ -188,6 +188,9 @@ def main(arguments: list[str]) -> int:
     except schedulers.ScheduleError as error:
         return cli.refuse("train.py", error)
 
+    # Tasks are spread over the cores, so BLAS must not use all of them for each.
+    for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
+        os.environ[f"{library}_THREADS"] = "1"
     # TensorFlow is loaded only now, so that a typo is told at once.
     import experiment
 
