@@ -1,4 +1,4 @@
-"""Imports TensorFlow and Keras once, without their start-up messages, and sets what holds for the whole process.
+"""Imports TensorFlow and Keras once, without their messages, and sets what holds for the process.
 
     from tensorflow_setup import keras, tf
 
