@@ -33,7 +33,18 @@ def audit(directory: Path) -> Experiment:
         runs[label].append(audit_run(directory, config, label, seed, tuning[seed]))
     runs = {label: finished for label, finished in runs.items() if finished}
     tuning = {seed: grid for seed, grid in tuning.items() if grid}
-    return Experiment(directory, config, runs, read_reference(directory, config), tuning)
+    experiment = Experiment(directory, config, runs, read_reference(directory, config), tuning)
+    _require_one_order(experiment)
+    return experiment
+
+
+def _require_one_order(experiment: Experiment) -> None:
+    """Raise ExperimentError unless all outputs are of the same images: they are paired by image."""
+    outputs = [run.outputs for finished in experiment.runs.values() for run in finished]
+    outputs += [experiment.reference.outputs] if experiment.reference else []
+    if not all(np.array_equal(of.label, outputs[0].label) for of in outputs):
+        reason = "the labels of its runs or its reference are in different orders"
+        raise ExperimentError(f"{experiment.directory}: {reason}; restore its files")
 
 
 def audit_run(
@@ -109,7 +120,7 @@ def read_reference(experiment: Path, config: Config) -> Reference | None:
     if not path.exists():
         return None
     outputs = results.read_outputs(path.with_suffix(".npz"), config.data)
-    reference = Reference(**files.read_json(path), outputs=outputs)
+    reference = results.from_json(Reference, files.read_json(path) | {"outputs": outputs}, path)
     _compare_means(path, outputs, reference.val_categorical_accuracy, reference.val_loss)
     return reference
 

@@ -49,4 +49,4 @@ def refuse(program: str, message: object) -> int:
 
 def is_folder_name(name: str) -> bool:
     """Whether a name is that of a folder and nothing else: a path could lead anywhere."""
-    return name == Path(name).name and not name.startswith(".") and name.isprintable()
+    return name == Path(name).name != "" and not name.startswith(".") and name.isprintable()

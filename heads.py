@@ -149,18 +149,18 @@ class Trainer:
         predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
         return losses, tf.where(tf.math.is_finite(losses), predicted, -1)
 
-    def _sum(self, values: tf.Tensor) -> tf.Tensor:
-        """Sum values (B, heads) over the batch in an order that does not depend on the width."""
-        padded = tf.pad(tf.cast(values, tf.float64), [[0, 0], [0, -self.heads % COLUMNS_MULTIPLE]])
-        return tf.reduce_sum(padded, axis=0)[: self.heads]
-
     @tf.function(reduce_retracing=True)
     def train_epoch(self, rows: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Train on rows (N,) in this order; returns mean loss (heads,) and accuracy (heads,)."""
+        """Train on rows (N,) in this order; returns losses and right answers, (B, heads) each.
+
+        They are added up place by place in the batch: TensorFlow's own sums depend on the width.
+        """
         count = tf.size(rows)
-        loss, correct = tf.zeros(self.heads, tf.float64), tf.zeros(self.heads, tf.float64)
-        for start in tf.range(0, count, self.batch_size):
-            batch = rows[start : start + self.batch_size]
+        size = tf.minimum(self.batch_size, count)
+        loss = tf.zeros((size, self.heads), tf.float64)
+        correct = tf.zeros((size, self.heads), tf.float64)
+        for start in tf.range(0, count, size):
+            batch = rows[start : start + size]
             labels = tf.gather(self.labels, batch)
             x = tf.gather(self.features, batch)
             x = drop_out(x, self.dropout, seed, self.optimizer.iterations)
@@ -169,9 +169,10 @@ class Trainer:
                 total = tf.reduce_sum(tf.reduce_mean(losses, axis=0))
             gradients = tape.gradient(total, [self.kernel.value, self.bias.value])
             self.optimizer.apply(gradients, [self.kernel, self.bias])
-            loss += self._sum(losses)
-            correct += self._sum(predicted == labels[:, None])
-        return loss / tf.cast(count, tf.float64), correct / tf.cast(count, tf.float64)
+            rest = [[0, size - tf.size(batch)], [0, 0]]
+            loss += tf.pad(tf.cast(losses, tf.float64), rest)
+            correct += tf.pad(tf.cast(predicted == labels[:, None], tf.float64), rest)
+        return loss, correct
 
     @tf.function(reduce_retracing=True)
     def validate(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -219,7 +220,8 @@ def train_heads(
         rates[list(columns.values())] = [task.rates[label][epoch] for label in columns]
         trainer.optimizer.column_rates.assign(np.repeat(rates, classes))
         rows = order(task.seed, epoch, task.train)
-        loss, accuracy = (value.numpy() for value in trainer.train_epoch(rows, np.int64(task.seed)))
+        sums = trainer.train_epoch(rows, np.int64(task.seed))
+        loss, accuracy = (_sum_over_images(value.numpy()) / len(rows) for value in sums)
         ending = [label for label in columns if epoch + 1 == len(task.rates[label])]
         val_loss, val_accuracy, outputs = _validate(trainer, task, [columns[i] for i in ending])
         used = trainer.optimizer.column_rates.numpy()[::classes]
@@ -232,6 +234,11 @@ def train_heads(
     return finished
 
 
+def _sum_over_images(values: np.ndarray) -> np.ndarray:
+    """Sum values (N, heads) over N, in an order that does not depend on the number of heads."""
+    return np.ascontiguousarray(values.T, np.float64).sum(axis=1)
+
+
 def _validate(
     trainer: Trainer, task: HeadsTask, ending: list[int]
 ) -> tuple[np.ndarray, np.ndarray, list[Outputs]]:
@@ -241,9 +248,8 @@ def _validate(
     for start in range(0, len(labels), VALIDATION_CHUNK):
         rows = task.validation[start : start + VALIDATION_CHUNK].astype(np.int32)
         losses, predicted = (value.numpy() for value in trainer.validate(rows))  # (chunk, heads)
-        # One head a row, so that NumPy adds in the same order whatever the number of heads.
-        loss += np.ascontiguousarray(losses.T, np.float64).sum(axis=1)
-        correct += (predicted == task.labels[rows, None]).sum(axis=0)
+        loss += _sum_over_images(losses)
+        correct += _sum_over_images(predicted == task.labels[rows, None])
         kept.append((losses[:, ending], predicted[:, ending]))
     losses, predicted = map(np.concatenate, zip(*kept, strict=True))
     outputs = [Outputs(predicted[:, i], labels, losses[:, i]) for i in range(len(ending))]

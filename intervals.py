@@ -1,9 +1,9 @@
 """How sure: intervals that count seeds and images, and the one rule for which schedule is best.
 
 A table holds a number for each seed and validation image, float64 (S, I): whether a run is right
-(1 or 0), its loss, or the difference of two schedules in one of these. Both seeds and images are
-samples, and the intervals are for new ones of both. Other training images are not counted: see
-Bouthillier et al. 2021, Accounting for Variance in Machine Learning Benchmarks, MLSys 3.
+(1 or 0), its loss, or the difference of two schedules in one of these. Intervals are for new seeds
+and new images; other training images, which vary results too, are not counted (Bouthillier et al.
+2021, Accounting for Variance in Machine Learning Benchmarks, MLSys 3).
 """
 
 import itertools
@@ -16,8 +16,6 @@ import numpy as np
 from scipy.special import stdtrit
 
 from results import Experiment, Outputs, Run
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,14 @@ class Ranking:
     runs: dict[str, list[Run]]
     accuracy: dict[str, Interval]
     loss: dict[str, Interval]
-    compared: dict[tuple[str, str], Comparison]  # a better and a worse one that share a seed
+    compared: dict[tuple[str, str], Comparison]  # (better, worse); see rank
     reference: Comparison | None  # of the best schedule with the reference
 
     @property
     def ahead(self) -> dict[str, Interval]:
-        """How far the best is ahead in accuracy of every other that shares a seed with it."""
-        best = next(iter(self.runs), None)
-        return {two: of.accuracy for (one, two), of in self.compared.items() if one == best}
+        """How far the best schedule is ahead, in accuracy, of every other it is compared with."""
+        best, compared = next(iter(self.runs), None), self.compared.items()
+        return {labels[1]: pair.accuracy for labels, pair in compared if labels[0] == best}
 
 
 def variance_of_mean(table: np.ndarray, step: float = 0.0) -> tuple[float, float]:
@@ -68,9 +66,8 @@ def variance_of_mean(table: np.ndarray, step: float = 0.0) -> tuple[float, float
     seeds or images give alone; degrees of freedom by Satterthwaite (1946, Biometrics Bulletin
     2:110-114). One seed: images alone, as in McNemar's test. One image: infinite.
 
-    Where a run is right or wrong, `step` is 1 and half an image is added on either side of the
-    mean, because a few equal results do not prove a variance of 0 (Agresti and Min 2005, Statistics
-    in Medicine 24:729-740).
+    `step` is 1 where a run is right or wrong: half an image is added on either side of the mean,
+    because equal results prove little (Agresti and Min 2005, Statistics in Medicine 24:729-740).
     """
     seeds, images = table.shape
     if images < 2:
@@ -84,9 +81,10 @@ def variance_of_mean(table: np.ndarray, step: float = 0.0) -> tuple[float, float
     freedom = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)])
     ms_residual = np.sum(residuals**2) / freedom[2]
     both = ms_seed + ms_image - ms_residual
-    of_both = both**2 / max(np.sum(np.square([ms_seed, ms_image, ms_residual]) / freedom), 1e-300)
-    largest, of_largest = max((ms_seed, freedom[0]), (ms_image, freedom[1]), (both, of_both))
-    return float(largest / table.size), float(of_largest)
+    squares = np.sum(np.square([ms_seed, ms_image, ms_residual]) / freedom)
+    sources = (ms_seed, freedom[0]), (ms_image, freedom[1]), (both, both**2 / max(squares, 1e-300))
+    largest, degrees = max(sources)
+    return float(largest / table.size), float(degrees)
 
 
 def interval(table: np.ndarray, step: float = 0.0, together: int = 1) -> Interval:
@@ -96,20 +94,23 @@ def interval(table: np.ndarray, step: float = 0.0, together: int = 1) -> Interva
     Journal of the American Statistical Association 56:52-64).
     """
     seeds, images = table.shape
-    quantile = 1 - (1 - CONFIDENCE) / together / 2
+    quantile = 1 - 0.05 / together / 2
     variance, freedom = variance_of_mean(table, step)
     half_width, over_seeds = stdtrit(freedom, quantile) * math.sqrt(variance), math.inf
     if seeds > 1:
         # At least the deviation of rounding to whole images, because equal seeds prove nothing.
         deviation = max(np.std(table.mean(axis=1), ddof=1), step / images / math.sqrt(12))
         over_seeds = stdtrit(seeds - 1, quantile) * deviation / math.sqrt(seeds)
+        # Satterthwaite's degrees of freedom are too many where few seeds vary more than images.
+        half_width = max(half_width, over_seeds)
     return Interval(float(table.mean()), float(half_width), float(over_seeds), seeds, freedom)
 
 
-def compare(first: list[Outputs], second: list[Outputs], step: float, together: int) -> Comparison:
+def compare(first: list[Outputs], second: list[Outputs], together: int) -> Comparison:
     """Compare runs with runs of the same seeds, or with one that has none: first minus second."""
-    right = _correctness(first) - _correctness(second)
-    loss = _losses(first) - _losses(second)
+    right, loss = _tables(first) - _tables(second)
+    # Equal losses of all images are of equal runs, as equal rates give, and need no interval.
+    step = 1 if loss.any() else 0
     return Comparison(interval(right, step, together), interval(loss, 0, together))
 
 
@@ -117,27 +118,29 @@ def rank(experiment: Experiment) -> Ranking:
     """Rank the schedules of an experiment, and compare all pairs and the best with the reference.
 
     The one rule for what is best: the highest mean final validation accuracy, then the lowest loss.
-    Accuracy and loss both decide, so the intervals of all pairs in both hold together; that of the
-    reference, for any schedule that could have been the best. They are 0 only for equal rates,
-    because these give equal runs.
+    Accuracy and loss both decide, so the intervals of all pairs in both hold together; those of the
+    reference, for any best. Pairs that share one seed are left out, unless no schedule has more.
     """
-    runs = {label: [run for run in of if not run.diverged] for label, of in experiment.runs.items()}
-    outputs = {label: [run.outputs for run in of] for label, of in runs.items() if of}
-    accuracy = {label: interval(_correctness(of), 1) for label, of in outputs.items()}
-    loss = {label: interval(_losses(of)) for label, of in outputs.items()}
-    order = sorted(outputs, key=lambda label: (-accuracy[label].mean, loss[label].mean))
+    runs = {
+        label: {run.result.seed: run for run in finished if not run.diverged}
+        for label, finished in experiment.runs.items()
+    }
+    outputs = {label: [run.outputs for run in runs[label].values()] for label in runs}
+    accuracy = {label: interval(_tables(outputs[label])[0], 1) for label in runs if runs[label]}
+    loss = {label: interval(_tables(outputs[label])[1]) for label in accuracy}
+    order = sorted(accuracy, key=lambda label: (-accuracy[label].mean, loss[label].mean))
+    enough = min(2, max(map(len, outputs.values())))
     compared, pairs = {}, list(itertools.combinations(order, 2))
-    for pair in pairs:
-        first, second = ({run.result.seed: run for run in runs[label]} for label in pair)
-        if shared := sorted(set(first) & set(second)):
-            first, second = [first[seed] for seed in shared], [second[seed] for seed in shared]
-            equal = [run.result.rates for run in first] == [run.result.rates for run in second]
-            of = [[run.outputs for run in side] for side in (first, second)]
-            compared[pair] = compare(*of, 0 if equal else 1, 2 * len(pairs))
+    for better, worse in pairs:
+        seeds = sorted(set(runs[better]) & set(runs[worse]))
+        if len(seeds) >= enough:
+            sides = [[runs[label][seed].outputs for seed in seeds] for label in (better, worse)]
+            compared[better, worse] = compare(*sides, 2 * len(pairs))
     gap = None
-    if order and experiment.reference:
-        gap = compare(outputs[order[0]], [experiment.reference.outputs], 1, 2 * len(order))
-    return Ranking({label: runs[label] for label in order}, accuracy, loss, compared, gap)
+    if order and (solved := experiment.reference):
+        gap = compare(outputs[order[0]], [solved.outputs], 2 * len(order))
+    ranked = {label: list(runs[label].values()) for label in order}
+    return Ranking(ranked, accuracy, loss, compared, gap)
 
 
 def best_schedule(experiment: Experiment) -> str | None:
@@ -145,9 +148,7 @@ def best_schedule(experiment: Experiment) -> str | None:
     return next(iter(rank(experiment).runs), None)
 
 
-def _correctness(runs: list[Outputs]) -> np.ndarray:
-    return np.array([of.predicted == of.label for of in runs], np.float64)
-
-
-def _losses(runs: list[Outputs]) -> np.ndarray:
-    return np.array([of.loss for of in runs], np.float64)
+def _tables(outputs: list[Outputs]) -> np.ndarray:
+    """Return whether runs are right, and their losses: (2, runs, images)."""
+    right = [run.predicted == run.label for run in outputs]
+    return np.array([right, [run.loss for run in outputs]], np.float64)

@@ -1,15 +1,12 @@
 """Which schedule is better, and how sure are we? Audits an experiment and compares its schedules.
 
-    python report.py tensorboard/intel      # prints summary.md, written with plots beside the logs
-
-Nothing is trained, and TensorFlow is not imported.
+python report.py tensorboard/intel      # prints summary.md, written with plots beside the logs
 """
 
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
@@ -54,13 +51,14 @@ SUMMARY = """\
 How to read it:
 
 - ± is half of a 95 % interval for new seeds and new validation images, by a two-way crossed
-  analysis of variance (Satterthwaite 1946; Bouthillier et al. 2021). Where n = 1, it is for new
-  validation images and the very model, and tells nothing of other seeds; --seeds 5 does. Other
-  training images are not counted. Over seeds: for new seeds and the very validation images.
+  analysis of variance (Satterthwaite 1946; Bouthillier et al. 2021). From fewer than 5 seeds it is
+  rough; where n = 1, it is for new validation images and the very model, and tells nothing of other
+  seeds. Other training images are not counted. Over seeds: for new seeds and the very images.
 - Δ: the best schedule minus this row, seed by seed and image by image, because runs of one seed
   share initial weights, batch order and dropout. The best is chosen after looking, so the intervals
-  of all pairs, in accuracy and in loss, hold together (Bonferroni; Dunn 1961). Not distinguishable
-  does not mean equal. Where numbers of epochs differ, budgets do too; --epochs makes them equal.
+  of all pairs of schedules, in accuracy and in loss, hold together (Bonferroni; Dunn 1961), as do
+  those of any best and the reference. Not distinguishable does not mean equal. Where numbers of
+  epochs differ, budgets do too; --epochs makes them equal.
 - A run whose loss is not finite, or in training above that of guessing, has diverged and is not
   counted. Epochs to {near:.4f}: until the mean validation accuracy is 99 % of {whose}.
 - Logistic regression on the same features{limit} is a reference, not a bound. It is solved to
@@ -72,14 +70,12 @@ What was checked:
   final accuracy and loss are those logged and those of the predictions kept for every validation
   image. So are the reference's.
 - All runs share {conditions}.
-- Not checked, because it is kept only once: curves before the last epoch, numbers of training
-  images, names, notes, and the reference's C. Whoever changes all files alike is believed.
+- Not checked, because it is kept only once: curves before the last epoch, numbers of seeds and of
+  training images, names, notes, and the reference's C. Whoever changes all files alike is believed.
 
 The data:
 
 - {data}
-
-{curves}
 """
 
 
@@ -127,19 +123,15 @@ def headline(ranking: Ranking) -> str:
         ends = f"a validation accuracy of {number(accuracy[best])}"
         return f"{escape(best)} ends at {ends} and a loss of {number(ranking.loss[best])}"
     seeds = max(map(len, ranking.runs.values()))
-    equal = [name(of, seeds) for of in others if accuracy[of].mean == accuracy[best].mean]
+    equal = [label for label in others if accuracy[label].mean == accuracy[best].mean]
     relations: dict[str, list[str]] = {}
     for label in others:
-        of = ranking.compared.get((best, label))
-        known = of and of.accuracy.seeds >= min(seeds, 2)
-        words = relation(of) if known else "shares too few seeds with {} to be compared"
+        pair = ranking.compared.get((best, label))
+        words = relation(pair) if pair else "shares too few seeds with {} to be compared"
         relations.setdefault(words, []).append(name(label, seeds))
-    said = [
-        f"ties with {join(equal)} for the highest accuracy"
-        if equal
-        else "ends with the highest accuracy"
-    ]
-    said += [words.format(join(names)) for words, names in relations.items()]
+    place = f"ties with {join(name(label, seeds) for label in equal)} for" if equal else "ends with"
+    said = [words.format(join(names)) for words, names in relations.items()]
+    said.insert(0, f"{place} the highest accuracy")
     text = f"{name(best, seeds)} {join(said)}"
     if seeds == 1:
         text = f"One run each tells of trained models, not of schedules; {text}"
@@ -169,8 +161,8 @@ def results_table(experiment: Experiment, ranking: Ranking, near: float) -> str:
             row[5] = f"± {over_seeds:.4f}" if np.isfinite(over_seeds) else ""
             reached = np.mean([run.val_accuracy for run in runs], axis=0) >= near
             row[9] = f"{np.argmax(reached) + 1}" if reached.any() else ""
-        if of := ranking.compared.get((labels[0], label)):
-            row[7:9] = differences(of)
+        if pair := ranking.compared.get((labels[0], label)):
+            row[7:9] = differences(pair)
         rows.append(row)
     if solved:
         finals = f"{solved.val_categorical_accuracy:.4f}", "", f"{solved.val_loss:.4f}"
@@ -189,12 +181,11 @@ def results_table(experiment: Experiment, ranking: Ranking, near: float) -> str:
 def findings(ranking: Ranking) -> str:
     """List the pairs of schedules that can be told apart, and say whether there are others."""
     lines = []
-    for pair, of in ranking.compared.items():
-        if of.accuracy.sign or of.loss.sign:
-            first, second = (name(label, of.accuracy.seeds) for label in pair)
-            accuracy, loss = differences(of)
-            said = relation(of).format(second)
-            lines.append(f"- {first} {said}: accuracy {accuracy}, loss {loss}.")
+    for labels, pair in ranking.compared.items():
+        if pair.accuracy.sign or pair.loss.sign:
+            first, second = (name(label, pair.accuracy.seeds) for label in labels)
+            said = f"{first} {relation(pair).format(second)}"
+            lines.append("- {}: accuracy {}, loss {}.".format(said, *differences(pair)))
     if len(lines) < len(ranking.compared):
         others = "No other pair" if lines else "No pair"
         lines.append(f"- {others} of schedules can be told apart, in accuracy or in loss.")
@@ -204,7 +195,7 @@ def findings(ranking: Ranking) -> str:
 def summarise(experiment: Experiment, ranking: Ranking) -> str:
     """Return summary.md."""
     config, solved, data = experiment.config, experiment.reference, experiment.config.data
-    top = max((of.mean for of in ranking.accuracy.values()), default=np.nan)
+    top = max((accuracy.mean for accuracy in ranking.accuracy.values()), default=np.nan)
     near = NEAR * (solved.val_categorical_accuracy if solved else top)
     conditions = join(
         f"{key.replace('_', ' ')} {value[:12] if len(str(value)) == 64 else value}"
@@ -215,7 +206,6 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
     if data.left_out:
         named = ", ".join(data.left_out[:LISTED]) + ", …" * (len(data.left_out) > LISTED)
         about.append(f"Left out, because damaged: {len(data.left_out):,} images ({named}).")
-    curves = [f"{quote(label)}/{tag}.svg" for label in ranking.runs for tag in (ACCURACY, LOSS)]
     return SUMMARY.format(
         name=escape(data.name),
         headline=headline(ranking),
@@ -229,7 +219,6 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
         planned=config.settings.seeds * len(config.schedules),
         conditions=escape(conditions),
         data="\n- ".join(map(escape, about)),
-        curves="\n".join(f"![{curve}]({curve})" for curve in curves),
     )
 
 
@@ -239,19 +228,15 @@ def write(directory: Path) -> str:
     Raises FileError where the audit refuses the experiment; nothing is written then.
     """
     experiment = audit(directory)
-    ranking, config, solved = intervals.rank(experiment), experiment.config, experiment.reference
-    title = " ".join(config.data.name.split())
-    written: dict[str, bytes | str] = {
-        "comparison.svg": plots.comparison_plot(config.schedules, ranking.runs, solved, title)
-    }
+    ranking = intervals.rank(experiment)
+    written = {"comparison.svg": plots.comparison_plot(experiment, ranking)}
     if ranking.ahead:
-        written["spread.svg"] = plots.spread_plot(next(iter(ranking.runs)), ranking.ahead)
-    for label, runs in ranking.runs.items():
-        for tag, curve in ((ACCURACY, "accuracy"), (LOSS, "loss")):
-            plot = plots.schedule_plot(runs, curve, solved, f"{label} on {title}")
-            written[f"{label}/{tag}.svg"] = plot
-    written["summary.md"] = summary = summarise(experiment, ranking)
-    for path, content in written.items():
+        written["spread.svg"] = plots.spread_plot(ranking)
+    for label in ranking.runs:
+        for tag, name in ((ACCURACY, "accuracy"), (LOSS, "loss")):
+            written[f"{label}/{tag}.svg"] = plots.schedule_plot(experiment, ranking, label, name)
+    summary = summarise(experiment, ranking)
+    for path, content in {**written, "summary.md": summary}.items():
         files.write_atomically(directory / path, content)
     return summary
 

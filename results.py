@@ -17,6 +17,7 @@ renamed when it is whole; between the two renames the old one is .seed-K.old.
 
 import dataclasses
 import math
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -215,7 +216,8 @@ def from_json(kind: type, value: dict[str, Any], path: Path) -> Any:
     if wrong := ", ".join(sorted(set(value) ^ set(fields))):
         reason = f"not in the format of this version ({wrong})"
         raise ExperimentError(f"{path} is {reason}; restore it, or start a new experiment")
-    nested = {name: of for name, of in fields.items() if dataclasses.is_dataclass(of)}
+    nested = {name: of for name, of in fields.items() if isinstance(value[name], dict)}
+    nested = {name: of for name, of in nested.items() if dataclasses.is_dataclass(of)}
     return kind(**value | {name: from_json(of, value[name], path) for name, of in nested.items()})
 
 
@@ -225,6 +227,12 @@ def read_config(experiment: Path) -> Config:
     if not path.is_file():
         raise ExperimentError(f"{experiment} does not hold {CONFIG}; give a folder train.py made")
     config = from_json(Config, files.read_json(path), path)
+    of, made = config.settings, config.conditions
+    for name in ("image_size", "preprocessing", "batch_size", "dropout"):
+        if getattr(of, name) != getattr(made, name):
+            raise ExperimentError(f"{path} holds two values of {name}; restore it")
+    if not len(config.data.class_names) == len(config.data.train) == len(config.data.validation):
+        raise ExperimentError(f"{path}: its classes and their numbers of images differ; restore it")
     for label in config.schedules:
         if not cli.is_folder_name(label):
             raise ExperimentError(f"{path}: schedule {label!r} cannot name a folder; restore it")
@@ -246,6 +254,9 @@ def read_outputs(path: Path, data: Data) -> Outputs:
     count = sum(data.validation)
     if any(array.shape != (count,) for array in vars(outputs).values()):
         raise ExperimentError(f"{path} does not hold {count} validation images")
+    kinds = [array.dtype.kind for array in vars(outputs).values()]
+    if kinds != ["i", "i", "f"] or outputs.label.min() < 0:
+        raise ExperimentError(f"{path} does not hold classes and losses")
     if np.bincount(outputs.label, minlength=len(data.validation)).tolist() != data.validation:
         raise ExperimentError(f"{path}: its labels are not those of the validation images")
     return outputs
@@ -254,4 +265,5 @@ def read_outputs(path: Path, data: Data) -> Outputs:
 def finished_runs(experiment: Path) -> list[tuple[str, int]]:
     """List the label and seed of every run with a result, whatever is in it."""
     found = [path.parent for path in experiment.glob(f"*/seed-*/{RESULT}")]
-    return sorted((run.parent.name, int(run.name[5:])) for run in found if run.name[5:].isdecimal())
+    numbered = [run for run in found if re.fullmatch(r"seed-(0|[1-9]\d*)", run.name)]
+    return sorted((run.parent.name, int(run.name.removeprefix("seed-"))) for run in numbered)

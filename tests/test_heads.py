@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from feature_files import RATES, make_task
 
 import data
 import features
@@ -15,20 +16,6 @@ from heads import HeadsTask, drop_out, order, split_heads, train_heads
 from tensorflow_setup import keras, tf
 
 LOSS = "sparse_categorical_crossentropy"
-RATES = {"a": [0.0, 1e-3, 2e-3], "b": [1e-3, 1e-3], "c": [3e-4, 1e-2, 1e-4]}
-
-
-def make_task(folder, classes=6, count=330, **changes):
-    """A task on random features of `count` images, whose last batches are smaller than the rest."""
-    random = np.random.default_rng(classes)
-    labels = np.arange(count, dtype=np.int32) % classes
-    centres = random.normal(size=(classes, model.FEATURES))
-    values = np.maximum(centres[labels] + random.normal(0, 3, (count, model.FEATURES)), 0)
-    values.astype(np.float32).tofile(folder / "features.f32")
-    sides = {"train": np.arange(count * 2 // 3), "validation": np.arange(count * 2 // 3, count)}
-    task = HeadsTask(folder, values.shape, labels, **sides, classes=classes, rates=RATES, seed=0,
-        batch_size=64, dropout=0.2)  # fmt: skip
-    return replace(task, **changes)
 
 
 def train(task):
@@ -63,9 +50,9 @@ def test_heads_side_by_side_are_plain_keras_fits_one_by_one(tmp_path):
         dense.set_weights([model.initial_kernel(6, seed=0), np.zeros(6)])
         for epoch, of in enumerate(metrics):
             rows = order(0, epoch, task.train)
-            schedule = keras.callbacks.LearningRateScheduler(lambda _, e=epoch: RATES[label][e])
+            plain.optimizer.learning_rate = RATES[label][epoch]
             history = plain.fit(values[rows], task.labels[rows], batch_size=64, shuffle=False,
-                verbose=0, callbacks=[schedule], validation_data=held_out).history  # fmt: skip
+                verbose=0, validation_data=held_out).history  # fmt: skip
             assert of.rate == np.float32(RATES[label][epoch])
             assert of.loss == pytest.approx(history["loss"][0], abs=1e-5)
             assert of.accuracy == pytest.approx(history["accuracy"][0], abs=1e-6)

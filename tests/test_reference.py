@@ -1,85 +1,99 @@
-"""The reference is scikit-learn's solution, found with one thread; what is kept of it is believed if it is whole."""
+"""The reference: the converged solution of scikit-learn, with C chosen on training images."""
 
-import json
+import concurrent.futures
+import pickle
 
 import numpy as np
 import pytest
-import threadpoolctl
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-import model
 import reference
 
-N = 300
-TRAIN, VALIDATION = np.arange(200), np.arange(200, N)
+N, WIDTH = 600, 1280
+TRAIN, VALIDATION = np.arange(400), np.arange(400, N)
 
 
-@pytest.fixture
-def a_set(tmp_path):
-    """`(directory, shape, labels)` of features with three classes that overlap a little."""
-    random = np.random.default_rng(0)
-    labels = random.permutation(np.arange(N, dtype=np.int32) % 3)
-    values = np.zeros((N, model.FEATURES), np.float32)
-    values[:, :5] = random.standard_normal((N, 5), np.float32)
-    values[np.arange(N), labels] += 1
+def make_features(classes, seed=0):
+    """Return features (N, 1280) that are not centred, and labels of classes that overlap."""
+    random = np.random.default_rng(seed)
+    labels = (np.arange(N) % classes).astype(np.int32)
+    values = np.abs(random.standard_normal((N, WIDTH), np.float32)) + 1
+    values[np.arange(N), labels] += 1.5
+    return values, labels
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_it_is_the_solution_of_the_original_problem(classes):
+    values, labels = make_features(classes)
+    found = reference.fit_reference(values, labels, TRAIN, VALIDATION)
+    solved = LogisticRegression(C=found.C, tol=1e-8, max_iter=100_000)
+    solved.fit(values[TRAIN].astype(np.float64), labels[TRAIN])
+    probabilities = solved.predict_proba(values[VALIDATION])
+    assert found.val_loss == pytest.approx(log_loss(labels[VALIDATION], probabilities), rel=5e-3)
+    agreement = np.mean(found.outputs.predicted == solved.predict(values[VALIDATION]))
+    assert agreement >= 0.99
+    assert 1.2 / classes < found.val_categorical_accuracy < 1
+
+
+def test_its_outputs_are_of_every_validation_image_in_order():
+    values, labels = make_features(3)
+    outputs = reference.fit_reference(values, labels, TRAIN, VALIDATION[::-1]).outputs
+    assert outputs.label.tolist() == labels[VALIDATION[::-1]].tolist()
+    found = reference.fit_reference(values, labels, TRAIN, VALIDATION)
+    assert outputs.predicted.tolist() == found.outputs.predicted[::-1].tolist()
+    assert [array.dtype for array in vars(outputs).values()] == [np.int32, np.int32, np.float32]
+    assert found.val_loss == outputs.loss.mean(dtype=np.float64)
+    assert found.val_categorical_accuracy == np.mean(outputs.predicted == outputs.label)
+
+
+def test_validation_images_do_not_touch_the_choice():
+    values, labels = make_features(3)
+    found = reference.fit_reference(values, labels, TRAIN, VALIDATION)
+    labels[VALIDATION] = np.random.default_rng(1).permutation(labels[VALIDATION])
+    again = reference.fit_reference(values, labels, TRAIN, VALIDATION)
+    assert found.C == again.C
+    assert found.outputs.predicted.tolist() == again.outputs.predicted.tolist()
+
+
+def test_c_is_the_one_with_the_least_loss_on_new_images():
+    values, labels = make_features(3)
+    found = reference.fit_reference(values, labels, TRAIN, VALIDATION)
+    losses = {}
+    for C in reference.STRENGTHS:
+        solved = LogisticRegression(C=C, max_iter=1000).fit(values[TRAIN], labels[TRAIN])
+        losses[C] = log_loss(labels[VALIDATION], solved.predict_proba(values[VALIDATION]))
+    assert losses[found.C] < 1.02 * min(losses.values())
+
+
+@pytest.mark.parametrize("counts", [[399, 1], [1, 1], [2, 1], [300, 99, 1]])
+def test_classes_of_a_single_training_image(counts):
+    values, labels = make_features(len(counts))
+    train = np.concatenate(
+        [np.flatnonzero(labels[:400] == label)[:count] for label, count in enumerate(counts)]
+    )
+    found = reference.fit_reference(values, labels, train, VALIDATION)
+    assert np.isfinite(found.outputs.loss).all()
+
+
+def test_many_training_images_are_reduced_without_losing_a_class(monkeypatch):
+    values, labels = make_features(3)
+    labels[:400] = 0
+    labels[[7, 8]] = 1, 2
+    monkeypatch.setattr(reference, "IMAGES", 50)
+    found = reference.fit_reference(values, labels, TRAIN, VALIDATION)
+    assert np.isfinite(found.outputs.loss).all()
+    values[100:400] = 0
+    monkeypatch.setattr(reference, "IMAGES", 400)
+    assert reference.fit_reference(values, labels, TRAIN, VALIDATION).val_loss != found.val_loss
+
+
+def test_it_is_a_task_for_an_executor(tmp_path):
+    values, labels = make_features(3)
     values.tofile(tmp_path / "features.f32")
-    return tmp_path, values.shape, labels
-
-
-def found(a_set, fingerprint="0" * 64):
-    return reference.reference(*a_set, TRAIN, VALIDATION, fingerprint)
-
-
-def test_it_is_what_scikit_learn_says_of_the_validation_images(a_set):
-    directory, shape, labels = a_set
-    values = np.fromfile(directory / "features.f32", np.float32).reshape(shape)
-    result = found(a_set)
-    assert result["C"] in reference.STRENGTHS
-    fit = LogisticRegression(C=result["C"], tol=1e-6, max_iter=10_000).fit(values[TRAIN], labels[TRAIN])
-    loss = log_loss(labels[VALIDATION], fit.predict_proba(values[VALIDATION]))
-    assert result["val_loss"] == pytest.approx(loss, rel=0.01)
-    assert result["val_categorical_accuracy"] == fit.score(values[VALIDATION], labels[VALIDATION]) > 0.5
-
-
-def test_every_fit_has_one_thread_whatever_was_set_before(a_set, monkeypatch):
-    threads = []
-    real = LogisticRegression.fit
-
-    def fit(self, *arguments):
-        threads.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
-        return real(self, *arguments)
-
-    monkeypatch.setattr(LogisticRegression, "fit", fit)
-    with threadpoolctl.threadpool_limits(2):
-        found(a_set)
-        assert set(threads) == {1}
-        assert {pool["num_threads"] for pool in threadpoolctl.threadpool_info()} == {2}
-
-
-def test_it_is_found_once_for_the_same_data_and_settings(a_set, monkeypatch):
-    first = found(a_set)
-    monkeypatch.setattr(LogisticRegression, "fit", None)
-    assert found(a_set) == first
-    with pytest.raises(TypeError):
-        found(a_set, "1" * 64)
-    monkeypatch.setattr(reference, "FOLDS", 2)
-    with pytest.raises(TypeError):
-        found(a_set)
-
-
-@pytest.mark.parametrize("damage", ["0.5", "half", "list", "empty", "unsigned"])
-def test_what_is_kept_but_damaged_is_made_again(a_set, damage):
-    first = found(a_set)
-    (path,) = a_set[0].glob("reference-*.json")
-    whole = path.read_text()
-    damaged = {
-        "0.5": json.dumps({**json.loads(whole), "val_loss": 0.5}),
-        "half": whole[: len(whole) // 2],
-        "list": "[1]",
-        "empty": "",
-        "unsigned": json.dumps(dict(list(json.loads(whole).items())[:3])),
-    }[damage]
-    path.write_text(damaged)
-    assert found(a_set) == first
-    assert path.read_text() == whole
+    task = reference.ReferenceTask(tmp_path, values.shape, labels, TRAIN, VALIDATION)
+    function, task = pickle.loads(pickle.dumps((reference.solve_reference, task)))
+    with concurrent.futures.ThreadPoolExecutor() as executor:
+        found = executor.submit(function, task).result()
+    wanted = reference.fit_reference(values, labels, TRAIN, VALIDATION)
+    assert (found.C, found.val_loss) == (wanted.C, wanted.val_loss)

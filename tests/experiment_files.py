@@ -1,0 +1,111 @@
+"""Writes small experiments with the project's own writers, to be reported on and to be damaged."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+import events
+import files
+import results
+from settings import Settings
+
+CLASSES, IMAGES = 3, 60
+LABEL = np.arange(IMAGES, dtype=np.int32) % CLASSES
+RATES = {"exp": [4e-5, 3e-5, 2e-5], "linear": [4e-5, 4e-5, 4e-6], "warm": [0.0, 2e-4, 4e-4]}
+CONDITIONS = results.Conditions(
+    format=results.FORMAT,
+    data="d" * 64,
+    image_size=96,
+    preprocessing="scale",
+    weights="f" * 64,
+    engine="litert 2",
+    decoder="pillow 13",
+    batch_size=64,
+    dropout=0.2,
+    tensorflow="2.21",
+    keras="3.15",
+    numpy="2.4",
+)
+
+
+def make_outputs(right: int, loss: float, seed: int = 0) -> results.Outputs:
+    """Return outputs that are right about so many of IMAGES images, with that mean loss."""
+    wrong = np.random.default_rng(seed).permutation(IMAGES)[right:]
+    predicted = LABEL.copy()
+    predicted[wrong] = (LABEL[wrong] + 1) % CLASSES
+    spread = np.random.default_rng([seed, right]).permutation(np.linspace(0.5, 1.5, IMAGES))
+    return results.Outputs(predicted, LABEL, np.float32(loss * spread))
+
+
+def write_run(
+    experiment: Path,
+    label: str,
+    seed: int,
+    right: int,
+    loss: float = 0.3,
+    *,
+    rates: list[float] | None = None,
+    training_loss: float = 0.5,
+    images: int = 0,
+) -> None:
+    """Write a finished run; `images` chooses which images are wrong, `loss` may be NaN."""
+    rates = RATES[label] if rates is None else rates
+    outputs = make_outputs(right, loss, images)
+    accuracy = float(np.float32(right / IMAGES))
+    ends = {"train": (accuracy, training_loss), "validation": (accuracy, outputs.loss.mean())}
+    run = results.run_directory(experiment, label, seed)
+    for side, end in ends.items():
+        shutil.rmtree(run / side, ignore_errors=True)
+        (run / side).mkdir(parents=True)
+        for epoch, rate in enumerate(rates):
+            part = (epoch + 1) / len(rates)
+            values = {events.ACCURACY: end[0] * part, events.LOSS: end[1] / part}
+            values |= {events.RATE: rate} if side == "train" else {}
+            events.append_scalars(run / side, epoch, values, 0.0)
+    finals = [np.float32(value) for side in ends.values() for value in side]
+    finals = [float(value) if np.isfinite(value) else None for value in finals]
+    result = results.Result(label, seed, max(rates), rates, CONDITIONS, *finals)
+    results.write_outputs(run / results.VALIDATION, outputs)
+    files.write_json(run / results.RESULT, asdict(result))
+
+
+def write_reference(experiment: Path, right: int = 57, loss: float = 0.2) -> None:
+    """Write the two files of a reference."""
+    outputs = make_outputs(right, loss, seed=9)
+    values = {"C": 0.3, "val_categorical_accuracy": right / IMAGES}
+    values["val_loss"] = float(outputs.loss.mean(dtype=np.float64))
+    files.write_json(experiment / results.REFERENCE, values)
+    results.write_outputs(experiment / "reference.npz", outputs)
+
+
+def write_experiment(
+    experiment: Path,
+    right: dict[str, list[int]],
+    *,
+    losses: dict[str, float] | None = None,
+    rates: dict[str, list[float]] | None = None,
+    seeds: int | None = None,
+    **data: object,
+) -> Path:
+    """Write an experiment of runs that are right about so many images, by schedule and seed."""
+    experiment.mkdir(parents=True)
+    rates = rates or {label: RATES[label] for label in right}
+    seeds = seeds or max(map(len, right.values()))
+    about = {
+        "name": "shapes",
+        "class_names": ["disc", "noise", "stripes"],
+        "train": [40, 40, 40],
+        "validation": np.bincount(LABEL).tolist(),
+        "left_out": [],
+        "notes": [],
+    }
+    settings = Settings(schedule=list(rates), name=experiment.name, image_size=96, seeds=seeds)
+    config = results.Config(settings, rates, results.Data(**about | data), CONDITIONS, None, "3.11")
+    results.write_config(experiment, config)
+    for label, counts in right.items():
+        for seed, count in enumerate(counts):
+            loss = (losses or {}).get(label, 0.3)
+            write_run(experiment, label, seed, count, loss, rates=rates[label], images=seed)
+    return experiment

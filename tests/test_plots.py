@@ -1,0 +1,68 @@
+"""The plots: of odd experiments too, without a warning, and readable on light and on dark."""
+
+import math
+import warnings
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from experiment_files import write_experiment, write_reference, write_run
+
+import plots
+import report
+
+
+@pytest.mark.parametrize(
+    ("right", "rates"),
+    [
+        ({"exp": [50]}, {"exp": [4e-5]}),
+        ({"exp": [50, 51], "linear": [50, 51]}, {"exp": [0.0] * 2, "linear": [0.0] * 2}),
+        ({"exp": [50], "linear": [51]}, {"exp": [5e-324, 1e-3, 0.0], "linear": [1e38] * 3}),
+        (
+            {f"s{i}": [40 + i] * 2 for i in range(12)},
+            {f"s{i}": [10.0**-i] * (i + 1) for i in range(12)},
+        ),
+    ],
+    ids=["one of everything", "no rate", "extreme rates", "twelve schedules"],
+)
+def test_odd_experiments_are_drawn_without_a_warning(tmp_path, right, rates):
+    name = "$\\frac{1$ \x1b <b> & -- 花"
+    experiment = write_experiment(tmp_path / "x", right, rates=rates, name=name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report.write(experiment)
+    drawn = [path for path in experiment.rglob("*.svg") if ElementTree.parse(path)]
+    assert len(drawn) == 1 + (len(right) > 1) + 2 * len(right)
+
+
+def test_a_schedule_that_diverged_and_one_that_is_missing_are_left_out(tmp_path):
+    right = {"exp": [50, 51], "linear": [50, 51], "warm": []}
+    experiment = write_experiment(tmp_path / "x", right)
+    write_reference(experiment)
+    for seed in range(2):
+        write_run(experiment, "linear", seed, 50, loss=math.nan)
+    report.write(experiment)
+    drawn = {path.relative_to(experiment).as_posix() for path in experiment.rglob("*.svg")}
+    curves = {f"exp/{tag}.svg" for tag in ("epoch_categorical_accuracy", "epoch_loss")}
+    assert drawn == {"comparison.svg", *curves}
+    # Texts are drawn as paths, with the text as a comment beside them.
+    comparison = (experiment / "comparison.svg").read_text(encoding="utf-8")
+    assert f"<!-- {50.5 / 60:.4f}  exp -->" in comparison and "linear" not in comparison
+    assert f"<!-- {57 / 60:.4f}  logistic regression -->" in comparison
+    for seed in range(2):
+        write_run(experiment, "exp", seed, 50, loss=math.nan)
+    (experiment / "reference.json").unlink()
+    assert "All finished runs diverged" in report.write(experiment)
+
+
+def test_colours_are_readable_on_light_and_dark():
+    def luminance(colour):
+        """Relative luminance of #rrggbb by WCAG 2.1."""
+        parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    for colour in (plots.GREY, *plots.COLOURS):
+        for background in ("#ffffff", "#0d1117"):
+            dark, light = sorted([luminance(colour), luminance(background)])
+            assert (light + 0.05) / (dark + 0.05) >= 3, (colour, background)
