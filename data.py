@@ -5,13 +5,12 @@
 source reads them again. The other sources are in folders.py, records.py and tfds_source.py.
 """
 
-import functools
 import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import compress
 
 import numpy as np
 from PIL import Image
@@ -30,14 +29,21 @@ class DataError(Exception):
     """The data cannot be used as they are; the message says what, where, and what to do."""
 
 
-class Source(Protocol):
-    """Where encoded images can be read again; picklable: paths and offsets, never open files."""
+@dataclass(frozen=True)
+class Source:
+    """Where encoded images can be read again; picklable: never open files."""
 
+    places: Sequence  # of each row: a path, an offset, or the encoded image itself
     # True where reading a row means reading all rows before it: ask for all in one call.
     sequential = False
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
         """Yield the encoded image of each row, in ascending order; an OSError if unreadable."""
+        raise NotImplementedError
+
+    def subset(self, rows: Iterable[int]) -> "Source":
+        """Return a source of these rows only, whose rows count from 0; as small as they are."""
+        return replace(self, places=[self.places[row] for row in rows])
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,8 @@ class Dataset:
     names: list[str]  # each printable on one line
     digests: list[bytes]  # sha256 of each encoded image
     notes: list[str]  # what the user should know
-    places: np.ndarray | None  # (N,) in [0, 1), decides the side; None: the source has a split
-    fraction: float  # share of validation images where the source has no split
+    positions: np.ndarray  # (N,) in [0, 1), a hash of each image: below `fraction` for validation
+    fraction: float | None  # None: the source has a split of its own
 
     @property
     def images_fingerprint(self) -> str:
@@ -92,15 +98,11 @@ class Dataset:
         Where the source has no split, an image changes its side if its class would otherwise have
         none on the other side.
         """
-        keep = np.flatnonzero(np.isin(self.rows, list(rows), invert=True))
-        labels, validation, places = self.labels[keep], self.validation[keep], self.places
-        if places is not None:
-            places = places[keep]
-            validation = _split(labels, places, self.fraction)
-        names = [self.names[i] for i in keep]
-        digests = [self.digests[i] for i in keep]
-        arrays = {"labels": labels, "validation": validation, "places": places}
-        smaller = replace(self, rows=self.rows[keep], names=names, digests=digests, **arrays)
+        keep = np.isin(self.rows, list(rows), invert=True)
+        arrays = "rows", "labels", "validation", "positions"
+        kept = {name: getattr(self, name)[keep] for name in arrays}
+        kept |= {name: list(compress(getattr(self, name), keep)) for name in ("names", "digests")}
+        smaller = _split(replace(self, **kept))
         _require_both_sides(smaller, empty=_empty_classes(self))
         return smaller
 
@@ -123,7 +125,7 @@ def load(
     if train is not None or test is not None:
         from records import list_tfrecords
 
-        dataset = list_tfrecords(train, test, validation_fraction)
+        dataset = list_tfrecords(train, test)
     elif source.startswith("tfds:"):
         from tfds_source import list_tfds
 
@@ -153,28 +155,21 @@ def make_dataset(
     if not entries:
         raise DataError(problem_list(name, ["no images", *notes]))
     numbers = {label: number for number, label in enumerate(classes)}
-    labels = np.array([numbers[entry.label] for entry in entries], np.int32)
-    places = None
-    if entries[0].validation is None:
-        # A hash spreads the images evenly over [0, 1).
-        keys = (hashlib.sha256(entry.key or entry.digest).digest() for entry in entries)
-        places = np.array([int.from_bytes(key[:8], "big") / 2**64 for key in keys])
-        validation = _split(labels, places, fraction)
-    else:
-        validation = np.array([entry.validation for entry in entries])
-    return Dataset(
+    hashes = (hashlib.sha256(entry.key or entry.digest).digest() for entry in entries)
+    dataset = Dataset(
         name=name,
         class_names=[one_line(name) for name in classes.values()],
         source=source,
         rows=np.arange(len(entries)),
-        labels=labels,
-        validation=validation,
+        labels=np.array([numbers[entry.label] for entry in entries], np.int32),
+        validation=np.array([bool(entry.validation) for entry in entries]),
         names=[entry.name for entry in entries],
         digests=[entry.digest for entry in entries],
         notes=list(notes),
-        places=places,
-        fraction=fraction,
+        positions=np.array([int.from_bytes(first[:8], "big") / 2**64 for first in hashes]),
+        fraction=fraction if entries[0].validation is None else None,
     )
+    return _split(dataset)
 
 
 def digest(encoded: bytes | OSError) -> bytes:
@@ -227,15 +222,17 @@ def join_some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def _split(labels: np.ndarray, places: np.ndarray, fraction: float) -> np.ndarray:
-    """Return sides (N,) bool: validation below `fraction`, but both sides in a class of two."""
-    validation = places < fraction
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) > 1:
-            rows = rows[np.argsort(places[rows], kind="stable")]
-            validation[rows[0]], validation[rows[-1]] = True, False
-    return validation
+def _split(dataset: Dataset) -> Dataset:
+    """Return the data set split by its hashes, with both sides in a class of two or more images."""
+    if dataset.fraction is None:
+        return dataset
+    validation = dataset.positions < dataset.fraction
+    for label in np.unique(dataset.labels):
+        members = np.flatnonzero(dataset.labels == label)
+        if len(members) > 1:
+            members = members[np.argsort(dataset.positions[members], kind="stable")]
+            validation[members[0]], validation[members[-1]] = True, False
+    return replace(dataset, validation=validation)
 
 
 def _empty_classes(dataset: Dataset) -> list[str]:
@@ -259,61 +256,48 @@ def _require_both_sides(dataset: Dataset, empty: Sequence[str]) -> None:
 
 
 def _imbalance(dataset: Dataset) -> list[str]:
-    sizes = {name: train for name, (train, _) in dataset.counts().items() if train}
-    most, least = max(sizes, key=sizes.get), min(sizes, key=sizes.get)
-    if IMBALANCE * sizes[least] >= sizes[most]:
+    counts = [(train, name) for name, (train, _) in dataset.counts().items() if train]
+    (least, small), (most, large) = min(counts), max(counts)
+    if IMBALANCE * least >= most:
         return []
-    return [f"unbalanced: {sizes[most]} training images of {most}, {sizes[least]} of {least}"]
+    return [f"unbalanced: {most} training images of {large}, {least} of {small}"]
 
 
 def _duplicates(dataset: Dataset) -> list[str]:
     """Return a note on validation images whose bytes are a training image's, too."""
-    names, labels, digests = dataset.names, dataset.labels, dataset.digests
-    train = {digests[i]: i for i in np.flatnonzero(~dataset.validation)}
+    train = {dataset.digests[i]: i for i in np.flatnonzero(~dataset.validation)}
     # Files that are empty or unreadable are damaged, not alike.
     train.pop(digest(b""), None)
-    validation = np.flatnonzero(dataset.validation)
-    pairs = [(i, train[digests[i]]) for i in validation if digests[i] in train]
+    twins = [(i, train.get(dataset.digests[i])) for i in np.flatnonzero(dataset.validation)]
+    pairs = [[i, twin] for i, twin in twins if twin is not None]
     if not pairs:
         return []
-    other = [pair for pair in pairs if len(set(labels[[*pair]])) > 1]
-    example = [f"{names[i]} ({dataset.class_names[labels[i]]})" for i in [*other, *pairs][0]]
-    note = f"{len(pairs)} validation images are training images too"
+    other = [pair for pair in pairs if len(set(dataset.labels[pair])) > 1]
     contradiction = f", {len(other)} of them with contradictory labels" if other else ""
-    return [f"{note}{contradiction}, e.g. {' is '.join(example)}"]
-
-
-@dataclass(frozen=True)
-class Digits(Source):
-    """scikit-learn's 1,797 handwritten digits, 8 x 8 grey, embedded in the library."""
-
-    def read(self, rows: Iterable[int]) -> Iterator[bytes]:
-        """Yield each digit as a BMP file."""
-        images, _ = _load_digits()
-        for row in rows:
-            pixels = (images[row].reshape(8, 8) * (255 / 16)).round().astype(np.uint8)
-            file = io.BytesIO()
-            Image.fromarray(pixels).save(file, "BMP")
-            yield file.getvalue()
-
-
-@functools.cache
-def _load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return images (1797, 64), 0 to 16, and labels (1797,)."""
-    # Only this source needs scikit-learn, whose import takes a second.
-    from sklearn.datasets import load_digits
-
-    return load_digits(return_X_y=True)
+    first = [
+        f"{dataset.names[i]} ({dataset.class_names[dataset.labels[i]]})"
+        for i in [*other, *pairs][0]
+    ]
+    note = f"{len(pairs)} validation images are training images too{contradiction}"
+    return [f"{note}, e.g. {' is '.join(first)}"]
 
 
 def _list_digits(fraction: float) -> Dataset:
-    labels = _load_digits()[1].tolist()
-    encoded = Digits().read(range(len(labels)))
+    # Only this source needs scikit-learn, whose import takes a second.
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    # (1797, 64), 0 to 16
+    encoded = []
+    for pixels in (images.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "BMP")
+        encoded.append(file.getvalue())
     entries = [
         Entry(f"digit {row}", label, digest(image), None, b"%d" % row)
-        for row, (label, image) in enumerate(zip(labels, encoded, strict=True))
+        for row, (label, image) in enumerate(zip(labels.tolist(), encoded, strict=True))
     ]
     classes = {digit: str(digit) for digit in range(10)}
     note = "the embedded digits are used; for the folder digits give ./digits"
     notes = [note] if os.path.isdir("digits") else []
-    return make_dataset("digits", Digits(), entries, classes, fraction, notes)
+    return make_dataset("digits", Source(encoded), entries, classes, fraction, notes)

@@ -1,4 +1,4 @@
-"""Folders of images as a source: what a folder holds is found out by `_find_sides`.
+"""Folders of images as a source: `_find_sides` finds out how a folder is laid out.
 
 Usable are class folders, CLASS/*, and splits of class folders, such as train/CLASS/* and
 validation/CLASS/*, also with folders around them. All else is left out with a note, or refused.
@@ -9,18 +9,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from data import (
-    DataError,
-    Dataset,
-    Entry,
-    Source,
-    digest,
-    join_some,
-    make_dataset,
-    path_text,
-    problem_list,
-)
+import data
+from data import path_text
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # These lie beside images and are not worth a note.
@@ -36,17 +28,14 @@ WAY_ON = f"needed are CLASS/* or train/CLASS/* with {' '.join(EXTENSIONS)}"
 
 
 @dataclass(frozen=True)
-class Folder(Source):
-    """Image files."""
-
-    paths: tuple[str, ...]
+class Folder(data.Source):
+    """Image files; their places are paths."""
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
         """Yield the content of each file, or the OSError that reading it gave."""
         for row in rows:
             try:
-                with open(self.paths[row], "rb") as file:
-                    encoded = file.read()
+                encoded = Path(self.places[row]).read_bytes()
             except OSError as error:
                 encoded = error
             yield encoded
@@ -76,13 +65,9 @@ class Node:
         return None
 
     @property
-    def classes(self) -> dict[str, int]:
-        """{name of a folder that has images directly in it: their number}."""
-        return {folder.name: len(folder.images) for folder in self.folders if folder.images}
-
-    def shares_classes(self, other: "Node") -> bool:
-        """Tell whether both have a class of one name."""
-        return not self.classes.keys().isdisjoint(other.classes)
+    def classes(self) -> set[str]:
+        """Names of the folders that have images directly in them."""
+        return {folder.name for folder in self.folders if folder.images}
 
     def below(self) -> Iterator["Node"]:
         """Yield this folder and all below it."""
@@ -90,122 +75,100 @@ class Node:
         for folder in self.folders:
             yield from folder.below()
 
-    def size(self) -> int:
-        """Return the number of images in the folder and all below it."""
-        return sum(len(folder.images) for folder in self.below())
-
     def innermost(self) -> "Node":
         """Return this folder, or the one in it around which there is nothing but folders."""
-        filled = [folder for folder in self.folders if folder.size()]
+        filled = [folder for folder in self.folders if folder.has_images()]
         if len(filled) == 1 and not self.images and not self.classes:
             return filled[0].innermost()
         return self
 
+    def has_images(self) -> bool:
+        """Tell whether there is an image in the folder or below it."""
+        return any(node.images for node in self.below())
 
-def list_folder(folder: str, fraction: float, left_out: Sequence[str] = ()) -> Dataset:
+
+def list_folder(folder: str, fraction: float, left_out: Sequence[str] = ()) -> data.Dataset:
     """Return the data set in a folder; raises DataError. Folders in `left_out` count as absent."""
     if not os.path.isdir(folder):
-        reason = "not a folder" if os.path.exists(folder) else "no such folder"
         takes = "--data takes digits, tfds:NAME or a folder"
-        raise DataError(f"{path_text(folder) or 'no name'}: {reason}; {takes}")
-    problems = []
-    root = _scan(folder, frozenset(map(os.path.realpath, left_out)), problems)
-    if problems:
-        raise DataError(problem_list(path_text(folder), problems))
-    sides, notes = _find_sides(root)
+        raise data.DataError(f"{path_text(folder) or 'no name'}: no such folder; {takes}")
+    root = _scan(folder, frozenset(map(os.path.realpath, left_out)))
+    sides = _find_sides(root.innermost())
+    if not sides:
+        places = _image_places(root.below())
+        found = f"images are not in class folders: {places}" if places else "no images"
+        problem = "; ".join([found, *_unread_kinds(root.below()), WAY_ON])
+        raise data.DataError(f"{path_text(folder)}: {problem}")
     classes = [(node, side) for parent, side in sides for node in parent.folders]
-    others = sum((node.others for node, _ in classes), Counter())
-    if others:
-        notes.append(f"{_kinds(others)} files are not read")
-    if deeper := sum(node.size() - len(node.images) for node, _ in classes):
-        notes.append(f"images in folders inside class folders, which are not read: {deeper}")
-    if strays := sum(len(parent.images) for parent, _ in sides):
-        notes.append(f"images outside class folders, which are not read: {strays}")
-    files = [(path, node.name, side) for node, side in classes for path in node.images]
-    source = Folder(tuple(path for path, _, _ in files))
+    nodes = [node for node, _ in classes]
+    notes = _unread_kinds(nodes)
+    unused = _image_places(node for node in root.below() if node not in nodes)
+    if unused or any(side is not root and side not in root.folders for side, _ in sides):
+        used = " and ".join(path_text(side.path) for side, _ in sides)
+        rest = f"; not used: {unused}" if unused else ""
+        notes.append(f"images are taken from the class folders in {used}{rest}")
+    source = Folder([path for node in nodes for path in node.images])
+    listed = [(path, node.name, side) for node, side in classes for path in node.images]
     entries = []
-    for (path, name, side), encoded in zip(files, source.read(range(len(files))), strict=True):
+    for (path, name, side), encoded in zip(listed, source.read(range(len(listed))), strict=True):
         key = f"{name}/".encode() + os.fsencode(os.path.basename(path))
-        entries.append(Entry(path_text(path), name, digest(encoded), side, key))
-    names = {name: name for name in sorted({node.name for node, _ in classes})}
-    return make_dataset(root.name, source, entries, names, fraction, notes)
+        entries.append(data.Entry(path_text(path), name, data.digest(encoded), side, key))
+    names = {name: name for name in sorted({node.name for node in nodes})}
+    return data.make_dataset(root.name, source, entries, names, fraction, notes)
 
 
-def _scan(folder: str, skip: frozenset[str], problems: list[str]) -> Node:
-    """Return what is in a folder, without the real paths in `skip`; adds to `problems`."""
+def _scan(folder: str, skip: frozenset[str]) -> Node:
+    """Return what is in a folder, without the folders whose real paths are in `skip`."""
     node = Node(folder, [], Counter(), [])
-    try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
-    except OSError as error:
-        problems.append(f"{path_text(folder)} cannot be read: {error.strerror}")
-        return node
     # A link to a folder around it would never end.
     skip |= {os.path.realpath(folder)}
-    for entry in sorted(visible, key=lambda entry: os.fsencode(entry.name)):
-        extension = os.path.splitext(entry.name)[1].lower()
-        if os.path.isdir(entry):
-            if os.path.realpath(entry) not in skip:
-                node.folders.append(_scan(entry.path, skip, problems))
-        # A link that leads nowhere is a damaged image.
-        elif extension in EXTENSIONS and (os.path.isfile(entry) or not os.path.exists(entry)):
-            node.images.append(entry.path)
+    try:
+        names = sorted(os.listdir(folder), key=os.fsencode)
+    except OSError as error:
+        raise data.DataError(f"{path_text(folder)} cannot be read: {error.strerror}") from None
+    for name in names:
+        path, extension = os.path.join(folder, name), os.path.splitext(name)[1].lower()
+        if name.startswith((".", "__MACOSX")):
+            continue
+        if os.path.isdir(path):
+            if os.path.realpath(path) not in skip:
+                node.folders.append(_scan(path, skip))
+        elif extension in EXTENSIONS:
+            node.images.append(path)
         elif extension not in NOT_IMAGES:
             node.others[path_text(extension) or "no-extension"] += 1
     return node
 
 
-def _find_sides(root: Node) -> tuple[list[tuple[Node, bool | None]], list[str]]:
-    """Return the folders of class folders, each with its side (None: no split), and notes."""
-    parent, notes = root.innermost(), []
-    sides = _find_splits(parent)
-    if sides:
-        train, validation = sides[0][0], sides[-1][0]
-        for folder in parent.folders:
-            node = folder.innermost()
-            if node in (train, validation) or not (folder.size() or folder.split):
-                continue
-            why = "" if train.shares_classes(node) else " (no class folders as in the training one)"
-            text = f"{path_text(folder.path)} is not used{why}"
-            origin = path_text(os.path.relpath(validation.path, parent.path))
-            notes.append(f"{text}: validation images come from {origin}")
-    else:
-        splits = {folder.split for folder in parent.folders if folder.images}
-        words = {re.sub(r"[\W\d_]", "", name.lower()) for name in parent.classes}
-        # train and test1, or train_1 and train_2: splits of loose images, not classes.
-        if not splits or (None not in splits and (len(splits) > 1 or len(words) == 1)):
-            raise DataError(f"{path_text(root.path)}: {_describe(root)}; {WAY_ON}")
-        sides = [(parent, None)]
-    for node, _ in sides:
-        if node is not root and node not in root.folders:
-            notes.append(f"class folders are taken from {path_text(node.path)}")
-    return sides, notes
-
-
-def _find_splits(parent: Node) -> list[tuple[Node, bool | None]]:
-    """Return the training and the validation folder among a folder's own, [] if there are none."""
+def _find_sides(parent: Node) -> list[tuple[Node, bool | None]]:
+    """Return the folders of class folders, each with its side (None: no split); [] if none."""
     found = [(folder.split, folder.innermost()) for folder in parent.folders]
     for split, train in found:
         # A class named train has its images directly in it.
-        if split == "train" and sum(train.classes.values()) > len(train.images):
+        in_classes = sum(len(folder.images) for folder in train.folders)
+        if split == "train" and in_classes > len(train.images):
             for wanted in ("validation", "test"):
                 for other, node in found:
-                    if other == wanted and train.shares_classes(node):
+                    if other == wanted and train.classes & node.classes:
                         return [(train, False), (node, True)]
             # Beside other classes, a folder named train is one of them.
-            if sum(other is None and node.size() > 0 for other, node in found) < 2:
+            if sum(other is None and node.has_images() for other, node in found) < 2:
                 return [(train, None)]
-    return []
+    splits = [folder.split for folder in parent.folders if folder.images]
+    words = {re.sub(r"[\W\d_]", "", name.lower()) for name in parent.classes}
+    # train and test1, or train_1 and train_2: splits of loose images, not classes.
+    if all(splits) and (len(set(splits)) != 1 or len(words) == 1):
+        return []
+    return [(parent, None)]
 
 
-def _describe(root: Node) -> str:
-    """Say where the images are, and what else there is."""
-    filled = [node for node in root.below() if node.images]
-    places = [f"{len(node.images)} in {path_text(node.path)}" for node in filled]
-    others = sum((node.others for node in root.below()), Counter())
-    found = f"images are not in class folders: {join_some(places)}" if places else "no images"
-    return f"{found}; {_kinds(others)} files are not read" if others else found
+def _image_places(nodes: Iterable[Node]) -> str:
+    """Say how many images are where."""
+    places = [f"{len(node.images)} in {path_text(node.path)}" for node in nodes if node.images]
+    return data.join_some(places)
 
 
-def _kinds(others: Counter) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+def _unread_kinds(nodes: Iterable[Node]) -> list[str]:
+    others = sum((node.others for node in nodes), Counter())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+    return [f"{kinds} files are not read"] if others else []

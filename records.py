@@ -10,24 +10,14 @@ import itertools
 import os
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
-from data import (
-    DataError,
-    Dataset,
-    Entry,
-    Source,
-    digest,
-    make_dataset,
-    one_line,
-    path_text,
-    problem_list,
-)
+import data
+from data import DataError, path_text
 from tensorflow_setup import tf
 
 # The keys that TensorFlow's own image data sets use.
@@ -38,17 +28,16 @@ GZIP_MAGIC = b"\x1f\x8b\x08"
 BEFORE_DATA, AROUND_DATA = 12, 16
 
 
-@dataclass(frozen=True, eq=False)
-class Records(Source):
-    """Images inside TFRecord files, plain or gzip."""
+@dataclass(frozen=True)
+class Records(data.Source):
+    """Images in TFRecord files; a place is (index into files, offset once unpacked, bytes)."""
 
     files: tuple[str, ...]
-    places: np.ndarray  # (N, 3) int64: index into files, offset in the unpacked file, bytes
     sequential: bool  # True if a file is gzip
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
         """Yield the encoded image of each row; each file is opened once."""
-        places = self.places[list(rows)].tolist()
+        places = (self.places[row] for row in rows)
         for file, group in itertools.groupby(places, lambda place: place[0]):
             remaining = list(group)
             try:
@@ -63,7 +52,7 @@ class Records(Source):
                 yield from [OSError(str(error))] * len(remaining)
 
 
-def list_tfrecords(train: str | None, test: str | None, fraction: float) -> Dataset:
+def list_tfrecords(train: str | None, test: str | None) -> data.Dataset:
     """Return the data set in the TFRecord files that two globs match; raises DataError.
 
     Its classes are the integers that occur as labels, in ascending order.
@@ -79,7 +68,7 @@ def list_tfrecords(train: str | None, test: str | None, fraction: float) -> Data
             raise DataError(f"{flag} {pattern!r} matches no file")
         files += [(path, validation) for path in paths]
     name = path_text(os.path.basename(os.path.dirname(os.path.abspath(train)))) or "TFRecords"
-    return list_files(name, files, KEYS, None, fraction)
+    return list_files(name, files, KEYS, None, fraction=None)
 
 
 def list_files(
@@ -87,8 +76,8 @@ def list_files(
     files: list[tuple[str, bool | None]],
     keys: tuple[str, str],
     classes: dict[int, str] | None,
-    fraction: float,
-) -> Dataset:
+    fraction: float | None,
+) -> data.Dataset:
     """Return the data set in TFRecord files, each with its side; raises DataError.
 
     `keys` are those of image and label. `classes` is {label: name}; None: all integers that occur,
@@ -96,59 +85,40 @@ def list_files(
     """
     places, entries, problems, texts = [], [], [], defaultdict(set)
     for index, (path, side) in enumerate(files):
-        # {fault: numbers of the records}
-        faults, found, number, example = defaultdict(list), set(), -1, tf.train.Example()
+        number, faulty, keys_found, example = -1, [], set(), tf.train.Example()
         try:
             for number, (begin, record) in enumerate(_verified_records(path)):
                 try:
                     example.ParseFromString(record)
-                    found.update(example.features.feature)
-                    image, label, text = _values(example.features.feature, keys, classes)
                 except DecodeError:
-                    faults["the data are not a tf.train.Example"].append(number)
-                except DataError as fault:
-                    faults[str(fault)].append(number)
-                else:
-                    texts[label].add(text)
-                    places.append((index, begin + record.find(image), len(image)))
-                    title = f"{path_text(path)} record {number}"
-                    entries.append(Entry(title, label, digest(image), side))
-        except OSError as error:
-            problems.append(f"{path_text(path)} cannot be read: {error.strerror or error}")
-        except tf.errors.OpError:
-            damaged = f"damaged at record {number + 1}, or not a TFRecord file; restore it"
-            problems.append(f"{path_text(path)} is {damaged}")
-        have = f"they have {one_line(', '.join(sorted(found))) or 'no keys'}"
-        needed = f"needed are one encoded image in {keys[0]} and one integer in {keys[1]}"
-        for fault, numbers in faults.items():
-            share = f"{len(numbers)} of {number + 1} records (first: record {numbers[0]})"
-            where = share if len(numbers) <= number else f"all {number + 1} records"
-            problems.append(f"{path_text(path)}: {fault} in {where}; {have}; {needed}")
+                    example.Clear()
+                features = example.features.feature
+                keys_found.update(features)
+                images = features[keys[0]].bytes_list.value
+                labels = features[keys[1]].int64_list.value
+                known = labels and (labels[0] in classes if classes else labels[0] >= 0)
+                if not (known and len(images) == len(labels) == 1):
+                    faulty.append(number)
+                    continue
+                image, label = images[0], labels[0]
+                texts[label].add(b"".join(features[TEXT_KEY].bytes_list.value))
+                places.append((index, begin + record.find(image), len(image)))
+                title = f"{path_text(path)} record {number}"
+                entries.append(data.Entry(title, label, data.digest(image), side))
+        except (OSError, EOFError, zlib.error, tf.errors.OpError) as error:
+            where, reason = f"record {number + 1}", getattr(error, "strerror", None) or error
+            problems.append(f"{path_text(path)} cannot be read at {where}: {reason}; restore it")
+        if faulty:
+            count = f"{len(faulty)} of {number + 1} records cannot be used (first: {faulty[0]})"
+            have = data.one_line(", ".join(sorted(keys_found))) or "no keys"
+            needed = f"needed are one encoded image in {keys[0]} and one class from 0 in {keys[1]}"
+            problems.append(f"{path_text(path)}: {count}; they have {have}; {needed}")
     if problems:
-        raise DataError(problem_list(name, problems))
+        raise DataError(data.problem_list(name, problems))
     paths = tuple(os.path.abspath(path) for path, _ in files)
-    source = Records(paths, np.array(places).reshape(-1, 3), any(map(_is_gzip, paths)))
+    source = Records(places, paths, any(map(_is_gzip, paths)))
     notes = [f"{path_text(path)} is empty" for path, _ in files if not os.path.getsize(path)]
-    return make_dataset(name, source, entries, classes or _class_names(texts), fraction, notes)
-
-
-def _values(
-    features: Mapping[str, tf.train.Feature], keys: tuple[str, str], classes: dict[int, str] | None
-) -> tuple[bytes, int, bytes]:
-    """Return image, label and name of the class (may be empty) of a record; raises DataError."""
-    values = []
-    kinds = (("bytes_list", "one encoded image"), ("int64_list", "one integer"))
-    for key, (kind, wanted) in zip(keys, kinds, strict=True):
-        if key not in features:
-            raise DataError(f"{key} is missing")
-        found = getattr(features[key], kind).value
-        if len(found) != 1:
-            raise DataError(f"{key} is not {wanted}")
-        values.append(found[0])
-    image, label = values
-    if label < 0 or (classes and label not in classes):
-        raise DataError(f"{keys[1]} is {'negative' if label < 0 else 'unknown'}")
-    return image, label, b"".join(features[TEXT_KEY].bytes_list.value)
+    return data.make_dataset(name, source, entries, classes or _class_names(texts), fraction, notes)
 
 
 def _class_names(texts: dict[int, set[bytes]]) -> dict[int, str]:
@@ -161,23 +131,16 @@ def _class_names(texts: dict[int, set[bytes]]) -> dict[int, str]:
 
 
 def _verified_records(path: str) -> Iterator[tuple[int, bytes]]:
-    """Yield where the data of each record begin, and the data, with both checksums verified.
-
-    Raises TensorFlow's OpError at the first damaged record.
-    """
+    """Yield where the data of each record begin, and the data, with both checksums verified."""
     options = tf.io.TFRecordOptions("GZIP" if _is_gzip(path) else "")
     begin = 0
     for record in tf.compat.v1.io.tf_record_iterator(path, options):
         yield begin + BEFORE_DATA, record
         begin += len(record) + AROUND_DATA
     # TensorFlow takes a rest shorter than a length and its checksum for the end of the file.
-    try:
-        with _open(path) as file:
-            size = file.seek(0, os.SEEK_END)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        size = None
-    if begin != size:
-        raise tf.errors.DataLossError(None, None, "truncated")
+    with _open(path) as file:
+        if file.seek(0, os.SEEK_END) != begin:
+            raise EOFError("truncated")
 
 
 def _is_gzip(path: str) -> bool:
