@@ -9,10 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import data
-from data import path_text
+from sources import DataError, Entry, Listing, Source, digest, join_some, one_line
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # These lie beside images and are not worth a note.
@@ -27,20 +25,6 @@ SPLITS = {
 WAY_ON = f"needed are CLASS/* or train/CLASS/* with {' '.join(EXTENSIONS)}"
 
 
-@dataclass(frozen=True)
-class Folder(data.Source):
-    """Image files; their places are paths."""
-
-    def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
-        """Yield the content of each file, or the OSError that reading it gave."""
-        for row in rows:
-            try:
-                encoded = Path(self.places[row]).read_bytes()
-            except OSError as error:
-                encoded = error
-            yield encoded
-
-
 @dataclass(frozen=True, eq=False)
 class Node:
     """A folder with what is visible in it, sorted by name."""
@@ -53,7 +37,7 @@ class Node:
     @property
     def name(self) -> str:
         """The folder's name for messages."""
-        return path_text(os.path.basename(os.path.abspath(self.path)))
+        return one_line(os.path.basename(os.path.abspath(self.path)))
 
     @property
     def split(self) -> str | None:
@@ -75,46 +59,46 @@ class Node:
         for folder in self.folders:
             yield from folder.below()
 
-    def innermost(self) -> "Node":
-        """Return this folder, or the one in it around which there is nothing but folders."""
-        filled = [folder for folder in self.folders if folder.has_images()]
-        if len(filled) == 1 and not self.images and not self.classes:
-            return filled[0].innermost()
-        return self
-
     def has_images(self) -> bool:
         """Tell whether there is an image in the folder or below it."""
         return any(node.images for node in self.below())
 
+    def innermost(self) -> "Node":
+        """Return this folder, or the one in it around which there is nothing but folders."""
+        filled = [folder for folder in self.folders if folder.has_images()]
+        alone = len(filled) == 1 and not self.images and not self.classes
+        return filled[0].innermost() if alone else self
 
-def list_folder(folder: str, fraction: float, left_out: Sequence[str] = ()) -> data.Dataset:
-    """Return the data set in a folder; raises DataError. Folders in `left_out` count as absent."""
+
+def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
+    """Return what is in a folder; raises DataError. Folders in `left_out` count as absent."""
     if not os.path.isdir(folder):
         takes = "--data takes digits, tfds:NAME or a folder"
-        raise data.DataError(f"{path_text(folder) or 'no name'}: no such folder; {takes}")
+        raise DataError(f"{one_line(folder) or 'no name'}: no such folder; {takes}")
     root = _scan(folder, frozenset(map(os.path.realpath, left_out)))
     sides = _find_sides(root.innermost())
     if not sides:
-        places = _image_places(root.below())
+        places = _count_images(root.below())
         found = f"images are not in class folders: {places}" if places else "no images"
-        problem = "; ".join([found, *_unread_kinds(root.below()), WAY_ON])
-        raise data.DataError(f"{path_text(folder)}: {problem}")
-    classes = [(node, side) for parent, side in sides for node in parent.folders]
-    nodes = [node for node, _ in classes]
-    notes = _unread_kinds(nodes)
-    unused = _image_places(node for node in root.below() if node not in nodes)
-    if unused or any(side is not root and side not in root.folders for side, _ in sides):
-        used = " and ".join(path_text(side.path) for side, _ in sides)
+        problem = "; ".join([found, *_count_others(root.below()), WAY_ON])
+        raise DataError(f"{one_line(folder)}: {problem}")
+    nodes = [node for parent, _ in sides for node in parent.folders]
+    notes = _count_others(nodes)
+    unused = _count_images(node for node in root.below() if node not in nodes)
+    if unused or any(parent is not root and parent not in root.folders for parent, _ in sides):
+        used = " and ".join(one_line(parent.path) for parent, _ in sides)
         rest = f"; not used: {unused}" if unused else ""
         notes.append(f"images are taken from the class folders in {used}{rest}")
-    source = Folder([path for node in nodes for path in node.images])
-    listed = [(path, node.name, side) for node, side in classes for path in node.images]
+    source = Source([(path, 0, -1) for node in nodes for path in node.images])
+    encoded = source.read(range(len(source.places)))
     entries = []
-    for (path, name, side), encoded in zip(listed, source.read(range(len(listed))), strict=True):
-        key = f"{name}/".encode() + os.fsencode(os.path.basename(path))
-        entries.append(data.Entry(path_text(path), name, data.digest(encoded), side, key))
-    names = {name: name for name in sorted({node.name for node in nodes})}
-    return data.make_dataset(root.name, source, entries, names, fraction, notes)
+    for parent, side in sides:
+        for node in parent.folders:
+            for path in node.images:
+                key = f"{node.name}/".encode() + os.fsencode(os.path.basename(path))
+                entries.append(Entry(one_line(path), node.name, digest(next(encoded)), side, key))
+    classes = {name: name for name in sorted({node.name for node in nodes})}
+    return Listing(root.name, source, entries, classes, notes)
 
 
 def _scan(folder: str, skip: frozenset[str]) -> Node:
@@ -125,18 +109,18 @@ def _scan(folder: str, skip: frozenset[str]) -> Node:
     try:
         names = sorted(os.listdir(folder), key=os.fsencode)
     except OSError as error:
-        raise data.DataError(f"{path_text(folder)} cannot be read: {error.strerror}") from None
+        raise DataError(f"{one_line(folder)} cannot be read: {error.strerror}") from None
     for name in names:
         path, extension = os.path.join(folder, name), os.path.splitext(name)[1].lower()
-        if name.startswith((".", "__MACOSX")):
+        if name.startswith((".", "__MACOSX")) or extension in NOT_IMAGES:
             continue
         if os.path.isdir(path):
             if os.path.realpath(path) not in skip:
                 node.folders.append(_scan(path, skip))
         elif extension in EXTENSIONS:
             node.images.append(path)
-        elif extension not in NOT_IMAGES:
-            node.others[path_text(extension) or "no-extension"] += 1
+        else:
+            node.others[one_line(extension) or "no-extension"] += 1
     return node
 
 
@@ -157,18 +141,16 @@ def _find_sides(parent: Node) -> list[tuple[Node, bool | None]]:
     splits = [folder.split for folder in parent.folders if folder.images]
     words = {re.sub(r"[\W\d_]", "", name.lower()) for name in parent.classes}
     # train and test1, or train_1 and train_2: splits of loose images, not classes.
-    if all(splits) and (len(set(splits)) != 1 or len(words) == 1):
-        return []
-    return [(parent, None)]
+    loose = all(splits) and (len(set(splits)) != 1 or len(words) == 1)
+    return [] if loose else [(parent, None)]
 
 
-def _image_places(nodes: Iterable[Node]) -> str:
-    """Say how many images are where."""
-    places = [f"{len(node.images)} in {path_text(node.path)}" for node in nodes if node.images]
-    return data.join_some(places)
+def _count_images(nodes: Iterable[Node]) -> str:
+    places = [f"{len(node.images)} in {one_line(node.path)}" for node in nodes if node.images]
+    return join_some(places)
 
 
-def _unread_kinds(nodes: Iterable[Node]) -> list[str]:
+def _count_others(nodes: Iterable[Node]) -> list[str]:
     others = sum((node.others for node in nodes), Counter())
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
     return [f"{kinds} files are not read"] if others else []

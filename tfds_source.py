@@ -8,17 +8,16 @@ from dataclasses import dataclass
 
 import tensorflow_datasets as tfds
 
-import data
-from data import DataError
 from records import list_files
+from sources import DataError, Entry, Listing, Source, digest, one_line
 
 
 @dataclass(frozen=True)
-class Tfds(data.Source):
-    """Images of a prepared data set that is not stored as TFRecord; a place is (split, number)."""
+class Tfds(Source):
+    """Images of a data set that is not stored as TFRecord; their places are (split, number)."""
 
-    data_dir: str
-    image_key: str
+    data_dir: str = ""
+    image_key: str = ""
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes]:
         """Yield the encoded image of each row."""
@@ -27,53 +26,49 @@ class Tfds(data.Source):
     def examples(self, rows: Iterable[int]) -> Iterator[dict]:
         """Yield the examples of some rows with encoded images."""
         builder = tfds.builder_from_directory(self.data_dir)
-        features = builder.info.features.items()
-        images = [key for key, feature in features if isinstance(feature, tfds.features.Image)]
-        stored = builder.as_data_source(decoders=dict.fromkeys(images, tfds.decode.SkipDecoding()))
-        for split, number in (self.places[row] for row in rows):
-            yield stored[split][number]
+        data = builder.as_data_source(decoders={self.image_key: tfds.decode.SkipDecoding()})
+        return (data[split][number] for split, number in (self.places[row] for row in rows))
 
 
-def list_tfds(name: str, fraction: float) -> data.Dataset:
-    """Return a TFDS data set, downloaded and prepared if it is not on disk; raises DataError.
+def list_tfds(name: str) -> Listing:
+    """Return what is in a TFDS data set, which is prepared if it is not yet; raises DataError.
 
     Label i is the data set's own label i, with its own name, whether it has images or not.
     """
     # TFDS warns of folders that it does not find, and goes on.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    name = data.one_line(name)
-    title = f"tfds:{name}"
     builder = _prepared_builder(name)
-    info, splits = builder.info, builder.info.splits
-    image_key = _only_key(info, tfds.features.Image)
-    label_key = _only_key(info, tfds.features.ClassLabel)
+    features, splits = builder.info.features, builder.info.splits
+    image_key = _only_key(builder.info, tfds.features.Image)
+    label_key = _only_key(builder.info, tfds.features.ClassLabel)
     if not (image_key and label_key and "train" in splits):
-        have = f"it has the features {', '.join(info.features)} and the splits {', '.join(splits)}"
-        raise DataError(f"{title} needs one image, one class label and a train split; {have}")
+        have = f"it has the features {', '.join(features)} and the splits {', '.join(splits)}"
+        raise DataError(f"tfds:{name} needs one image, one class label and a train split; {have}")
     sides = {"train": None}
     for split in ("test", "val", "validation"):
         if split in splits:
             sides = {"train": False, split: True}
-    classes = dict(enumerate(info.features[label_key].names))
-    if info.file_format == tfds.core.FileFormat.TFRECORD:
+    classes = dict(enumerate(features[label_key].names))
+    if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
         files = [(str(path), sides[split]) for split in sides for path in splits[split].filepaths]
-        return list_files(name, files, (image_key, label_key), classes, fraction)
+        return list_files(name, files, (image_key, label_key), classes)
     places = [(split, number) for split in sides for number in range(splits[split].num_examples)]
-    source, entries = Tfds(places, str(builder.data_dir), image_key), []
+    source = Tfds(places, False, str(builder.data_dir), image_key)
+    entries = []
     try:
         examples = source.examples(range(len(places)))
         for (split, number), example in zip(places, examples, strict=True):
             image, label = example[image_key], int(example[label_key])
+            place = f"tfds:{name} {split} example {number}"
             if label not in classes:
-                raise DataError(f"{title} has images without labels; use other data")
-            place = f"{title} {split} example {number}"
-            entries.append(data.Entry(place, label, data.digest(image), sides[split]))
+                raise DataError(f"{place} has no label; use another data set")
+            entries.append(Entry(place, label, digest(image), sides[split]))
     # The readers' errors where a package is missing and where a file is damaged or missing.
     except (ImportError, RuntimeError) as error:
         way_on = "install what is missing, or remove that folder to prepare it anew"
-        reason = f"{title} in {builder.data_dir} cannot be read: {_first_line(error)}"
+        reason = f"tfds:{name} in {builder.data_dir} cannot be read: {_first_line(error)}"
         raise DataError(f"{reason}; {way_on}") from error
-    return data.make_dataset(name, source, entries, classes, fraction)
+    return Listing(name, source, entries, classes, [])
 
 
 def _only_key(info: tfds.core.DatasetInfo, kind: type) -> str | None:
@@ -108,4 +103,4 @@ def _prepared_builder(name: str) -> tfds.core.DatasetBuilder:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return data.one_line(lines[0][:200].rstrip("."))
+    return one_line(lines[0][:200].rstrip("."))
