@@ -11,18 +11,9 @@ from itertools import compress
 
 import numpy as np
 
+import sources
 from decoding import DamagedImage, decode, decode_with_remarks
-from folders import list_folder
-from sources import (
-    DataError,
-    Listing,
-    Source,
-    digest,
-    join_some,
-    list_digits,
-    one_line,
-    problem_list,
-)
+from sources import DataError, Listing, Source, digest, one_line, problem_list
 
 __all__ = ["DamagedImage", "decode", "decode_with_remarks"]
 
@@ -104,7 +95,9 @@ def load(
 
         listing = list_tfds(one_line(source.removeprefix("tfds:")))
     else:
-        listing = list_digits() if source == "digits" else list_folder(source, left_out)
+        listing = (
+            sources.list_digits() if source == "digits" else sources.list_folder(source, left_out)
+        )
     dataset = _make_dataset(listing, validation_fraction)
     notes, needed = list(listing.notes), range(len(listing.classes))
     if source.startswith("tfds:"):
@@ -119,11 +112,8 @@ def load(
 def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
     """Return the error that names all damaged images, {row: reason}, of a full data set."""
     problems = [f"{dataset.names[row]}: {reason}" for row, reason in sorted(damaged.items())]
-    way_on = "mend or remove them, or leave them out with --skip-damaged"
-    if len(problems) == 1:
-        return DataError(f"{problems[0]}; {way_on}")
-    heading = f"{dataset.name}: {len(problems)} damaged images; {way_on}"
-    return DataError("\n  ".join([heading, *problems]))
+    way_on = "; mend or remove them, or leave them out with --skip-damaged"
+    return DataError(problem_list(dataset.name, problems, "damaged images", way_on))
 
 
 def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
@@ -135,7 +125,10 @@ def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
     for row, name in zip(dataset.rows.tolist(), dataset.names, strict=True):
         for remark in remarks[row].split("; ") if row in remarks else ():
             found[remark].append(name)
-    return [f"images that {kind}: {len(have)} ({join_some(have)})" for kind, have in found.items()]
+    return [
+        f"images that {kind}: {len(have)} ({sources.join_some(have)})"
+        for kind, have in found.items()
+    ]
 
 
 def _make_dataset(listing: Listing, fraction: float) -> Dataset:

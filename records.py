@@ -12,17 +12,8 @@ from collections.abc import Iterator
 
 from google.protobuf.message import DecodeError
 
-from sources import (
-    DataError,
-    Entry,
-    Listing,
-    Source,
-    digest,
-    is_gzip,
-    one_line,
-    open_unpacked,
-    problem_list,
-)
+import sources
+from sources import DataError, Entry, Listing, describe, one_line
 from tensorflow_setup import tf
 
 # The keys that TensorFlow's own image data sets use.
@@ -31,28 +22,26 @@ KEYS, TEXT_KEY = ("image/encoded", "image/class/label"), "image/class/text"
 BEFORE_DATA, AROUND_DATA = 12, 16
 
 
-def list_tfrecords(train: str | None, test: str | None) -> Listing:
+def list_tfrecords(train: str, test: str) -> Listing:
     """Return what is in the TFRecord files that two globs match; raises DataError.
 
     The classes are the integers that occur as labels, in ascending order.
     """
     files = []
     for flag, pattern, validation in (("--train", train, False), ("--test", test, True)):
-        if pattern is None:
-            raise DataError(f"{flag} GLOB is missing; TFRecords need --train and --test")
         paths = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
         if not paths:
             raise DataError(f"{flag} {pattern!r} matches no file")
         files += [(path, validation) for path in paths]
     name = one_line(os.path.basename(os.path.dirname(os.path.abspath(train)))) or "TFRecords"
-    return list_files(name, files, KEYS, None)
+    return list_files(name, files, KEYS)
 
 
 def list_files(
     name: str,
     files: list[tuple[str, bool | None]],
     keys: tuple[str, str],
-    classes: dict[int, str] | None,
+    classes: dict[int, str] | None = None,
 ) -> Listing:
     """Return what is in TFRecord files, each with its side; raises DataError.
 
@@ -60,9 +49,9 @@ def list_files(
     named by TEXT_KEY if it tells names.
     """
     places, entries, problems, notes, texts = [], [], [], [], defaultdict(set)
-    example = tf.train.Example()
+    example, wanted = tf.train.Example(), classes or range(2**63)
     for path, side in files:
-        title, number, faulty, keys_found = one_line(path), -1, [], set()
+        title, number, faulty, found = one_line(path), -1, [], set()
         try:
             for number, (begin, record) in enumerate(_verified_records(path)):
                 try:
@@ -70,31 +59,30 @@ def list_files(
                 except DecodeError:
                     example.Clear()
                 features = example.features.feature
-                keys_found.update(features)
+                found.update(features)
                 images = features[keys[0]].bytes_list.value
                 labels = features[keys[1]].int64_list.value
-                if not len(images) == len(labels) == 1 or labels[0] not in (
-                    classes or range(2**63)
-                ):
+                if not (len(images) == len(labels) == 1 and labels[0] in wanted):
                     faulty.append(number)
                     continue
                 image, label = images[0], labels[0]
                 texts[label].add(b"".join(features[TEXT_KEY].bytes_list.value))
                 places.append((os.path.abspath(path), begin + record.find(image), len(image)))
-                entries.append(Entry(f"{title} record {number}", label, digest(image), side))
+                entry = Entry(f"{title} record {number}", label, sources.digest(image), side)
+                entries.append(entry)
         except (OSError, EOFError, zlib.error, tf.errors.OpError) as error:
-            where, reason = f"record {number + 1}", getattr(error, "strerror", None) or error
-            problems.append(f"{title} cannot be read at {where}: {reason}; restore it")
+            where = f"record {number + 1}: {describe(error)}"
+            problems.append(f"{title} cannot be read at {where}; restore it")
         if faulty:
             count = f"{len(faulty)} of {number + 1} records cannot be used (first: {faulty[0]})"
-            have = one_line(", ".join(sorted(keys_found))) or "no keys"
+            have = one_line(", ".join(sorted(found))) or "no keys"
             needed = f"needed are one encoded image in {keys[0]} and one class from 0 in {keys[1]}"
             problems.append(f"{title}: {count}; they have {have}; {needed}")
         elif number < 0:
             notes.append(f"{title} is empty")
     if problems:
-        raise DataError(problem_list(name, problems))
-    source = Source(places, any(is_gzip(path) for path, _ in files))
+        raise DataError(sources.problem_list(name, problems))
+    source = sources.Source(places, any(sources.is_gzip(path) for path, _ in files))
     return Listing(name, source, entries, classes or _class_names(texts), notes)
 
 
@@ -109,12 +97,11 @@ def _class_names(texts: dict[int, set[bytes]]) -> dict[int, str]:
 
 def _verified_records(path: str) -> Iterator[tuple[int, bytes]]:
     """Yield where the data of each record begin, and the data, with both checksums verified."""
-    options = tf.io.TFRecordOptions("GZIP" if is_gzip(path) else "")
-    begin = 0
+    begin, options = 0, tf.io.TFRecordOptions("GZIP" if sources.is_gzip(path) else "")
     for record in tf.compat.v1.io.tf_record_iterator(path, options):
         yield begin + BEFORE_DATA, record
         begin += len(record) + AROUND_DATA
     # TensorFlow takes a rest shorter than a length and its checksum for the end of the file.
-    with open_unpacked(path) as file:
+    with sources.open_unpacked(path) as file:
         if file.seek(0, os.SEEK_END) != begin:
             raise EOFError("truncated")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import tensorflow_datasets as tfds
 
 from records import list_files
-from sources import DataError, Entry, Listing, Source, digest, one_line
+from sources import DataError, Entry, Listing, Source, describe, digest
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,18 @@ def list_tfds(name: str) -> Listing:
         files = [(str(path), sides[split]) for split in sides for path in splits[split].filepaths]
         return list_files(name, files, (image_key, label_key), classes)
     places = [(split, number) for split in sides for number in range(splits[split].num_examples)]
-    source = Tfds(places, False, str(builder.data_dir), image_key)
-    entries = []
+    source, entries = Tfds(places, False, str(builder.data_dir), image_key), []
     try:
         examples = source.examples(range(len(places)))
         for (split, number), example in zip(places, examples, strict=True):
-            image, label = example[image_key], int(example[label_key])
-            place = f"tfds:{name} {split} example {number}"
+            title, label = f"tfds:{name} {split} example {number}", int(example[label_key])
             if label not in classes:
-                raise DataError(f"{place} has no label; use another data set")
-            entries.append(Entry(place, label, digest(image), sides[split]))
+                raise DataError(f"{title} has no label; use another data set")
+            entries.append(Entry(title, label, digest(example[image_key]), sides[split]))
     # The readers' errors where a package is missing and where a file is damaged or missing.
     except (ImportError, RuntimeError) as error:
+        reason = f"tfds:{name} in {builder.data_dir} cannot be read: {describe(error)}"
         way_on = "install what is missing, or remove that folder to prepare it anew"
-        reason = f"tfds:{name} in {builder.data_dir} cannot be read: {_first_line(error)}"
         raise DataError(f"{reason}; {way_on}") from error
     return Listing(name, source, entries, classes, [])
 
@@ -86,21 +84,16 @@ def _prepared_builder(name: str) -> tfds.core.DatasetBuilder:
     # An AssertionError tells of an unknown version.
     except (ValueError, AssertionError) as error:
         problem = f"is neither in {folder or 'its data folder'} nor known to TFDS"
-        raise DataError(f"tfds:{name} {problem}: {_first_line(error)}") from error
-    if builder.is_prepared():
-        return builder
-    absent = f"tfds:{name} is not in {builder.data_dir}"
-    print(f"{absent}; downloading it (Ctrl-C stops)", file=sys.stderr)
-    try:
-        builder.download_and_prepare()
-    # A data set's own code may raise anything.
-    except Exception as error:
-        way_on = "go online, or set TFDS_DATA_DIR to the folder that holds it"
-        reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise DataError(f"{absent} and cannot be prepared: {reason}; {way_on}") from error
+        raise DataError(f"tfds:{name} {problem}: {describe(error)}") from error
+    if not builder.is_prepared():
+        absent = f"tfds:{name} is not in {builder.data_dir}"
+        print(f"{absent}; downloading it (Ctrl-C stops)", file=sys.stderr)
+        try:
+            builder.download_and_prepare()
+        # A data set's own code may raise anything.
+        except Exception as error:
+            way_on = "go online, or set TFDS_DATA_DIR to the folder that holds it"
+            raise DataError(
+                f"{absent} and cannot be prepared: {describe(error)}; {way_on}"
+            ) from error
     return builder
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return one_line(lines[0][:200].rstrip("."))
