@@ -7,13 +7,12 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 
 import numpy as np
 
 import sources
 from decoding import DamagedImage, decode, decode_with_remarks
-from sources import DataError, Listing, Source, digest, one_line, problem_list
+from sources import DataError, Listing, Source, digest, problem_list
 
 __all__ = ["DamagedImage", "decode", "decode_with_remarks"]
 
@@ -34,8 +33,8 @@ class Dataset:
     names: list[str]  # each printable on one line
     digests: list[bytes]  # sha256 of each encoded image
     notes: list[str]  # what the user should know
-    positions: np.ndarray  # (N,) in [0, 1), a hash of each image: below `fraction` for validation
-    fraction: float | None  # None: the source has a split of its own
+    listing: Listing  # of all images of the source
+    fraction: float  # of the images for validation, where the source has no split
 
     @property
     def images_fingerprint(self) -> str:
@@ -62,11 +61,8 @@ class Dataset:
         Where the source has no split, an image changes its side if its class would otherwise have
         none on the other side.
         """
-        keep = np.isin(self.rows, list(rows), invert=True)
-        arrays = ("rows", "labels", "validation", "positions")
-        kept = {name: getattr(self, name)[keep] for name in arrays}
-        kept |= {name: list(compress(getattr(self, name), keep)) for name in ("names", "digests")}
-        smaller = _split(replace(self, **kept))
+        remaining = np.setdiff1d(self.rows, list(rows))
+        smaller = _make_dataset(self.listing, remaining, self.fraction, self.notes)
         _require_both_sides(smaller, needed=np.unique(self.labels))
         return smaller
 
@@ -85,28 +81,26 @@ def load(
     image's side. In classes of about 20 images or more it keeps it when others come or go; in
     smaller ones it may change it, since each class needs both sides. Raises DataError.
     """
-    # Two of them import TensorFlow, which nothing else here needs.
-    if train is not None or test is not None:
-        from records import list_tfrecords
+    from_tfds = train is None and source.startswith("tfds:")
+    if from_tfds or train is not None:
+        # It imports TensorFlow, which nothing else here needs.
+        import records
 
-        listing = list_tfrecords(train, test)
-    elif source.startswith("tfds:"):
-        from tfds_source import list_tfds
-
-        listing = list_tfds(one_line(source.removeprefix("tfds:")))
+        listing = records.list_tfds(source) if from_tfds else records.list_tfrecords(train, test)
+    elif source == "digits":
+        listing = sources.list_digits()
     else:
-        listing = (
-            sources.list_digits() if source == "digits" else sources.list_folder(source, left_out)
-        )
-    dataset = _make_dataset(listing, validation_fraction)
-    notes, needed = list(listing.notes), range(len(listing.classes))
-    if source.startswith("tfds:"):
-        # There an output belongs to each class, whether it has images or not.
+        listing = sources.list_folder(source, left_out)
+    rows, needed, notes = np.arange(len(listing.entries)), range(len(listing.classes)), []
+    dataset = _make_dataset(listing, rows, validation_fraction, listing.notes)
+    if from_tfds:
+        # There each class has an output, whether it has images or not.
         needed = np.unique(dataset.labels)
         empty = [name for name, sizes in dataset.counts().items() if not any(sizes)]
-        notes += [f"classes without images: {', '.join(empty)}"] if empty else []
+        notes = [f"classes without images: {', '.join(empty)}"] if empty else []
     _require_both_sides(dataset, needed)
-    return replace(dataset, notes=notes + _imbalance(dataset) + _duplicates(dataset))
+    notes = [*listing.notes, *notes, *_imbalance(dataset), *_duplicates(dataset)]
+    return replace(dataset, notes=notes)
 
 
 def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
@@ -131,39 +125,37 @@ def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
     ]
 
 
-def _make_dataset(listing: Listing, fraction: float) -> Dataset:
-    entries = listing.entries
+def _make_dataset(listing: Listing, rows: np.ndarray, fraction: float, notes: list[str]) -> Dataset:
+    """Return some rows of a source as a data set, split if the source is not."""
+    entries = [listing.entries[row] for row in rows]
     if not entries:
-        raise DataError(problem_list(listing.name, ["no images", *listing.notes]))
+        raise DataError(problem_list(listing.name, ["no images", *notes]))
     numbers = {label: number for number, label in enumerate(listing.classes)}
-    hashes = (hashlib.sha256(entry.key or entry.digest).digest() for entry in entries)
-    dataset = Dataset(
+    labels = np.array([numbers[entry.label] for entry in entries], np.int32)
+    validation = np.array([bool(entry.validation) for entry in entries])
+    if entries[0].validation is None:
+        hashes = (hashlib.sha256(entry.key or entry.digest).digest() for entry in entries)
+        # Spread evenly over [0, 1).
+        places = np.array([int.from_bytes(value[:8], "big") / 2**64 for value in hashes])
+        validation = places < fraction
+        for label in np.unique(labels):
+            members = np.flatnonzero(labels == label)
+            if len(members) > 1:
+                members = members[np.argsort(places[members], kind="stable")]
+                validation[members[0]], validation[members[-1]] = True, False
+    return Dataset(
         name=listing.name,
-        class_names=[one_line(name) for name in listing.classes.values()],
+        class_names=list(listing.classes.values()),
         source=listing.source,
-        rows=np.arange(len(entries)),
-        labels=np.array([numbers[entry.label] for entry in entries], np.int32),
-        validation=np.array([bool(entry.validation) for entry in entries]),
+        rows=rows,
+        labels=labels,
+        validation=validation,
         names=[entry.name for entry in entries],
         digests=[entry.digest for entry in entries],
-        notes=listing.notes,
-        positions=np.array([int.from_bytes(value[:8], "big") / 2**64 for value in hashes]),
-        fraction=fraction if entries[0].validation is None else None,
+        notes=notes,
+        listing=listing,
+        fraction=fraction,
     )
-    return _split(dataset)
-
-
-def _split(dataset: Dataset) -> Dataset:
-    """Return the data set split by its hashes, with both sides in a class of two or more images."""
-    if dataset.fraction is None:
-        return dataset
-    validation = dataset.positions < dataset.fraction
-    for label in np.unique(dataset.labels):
-        members = np.flatnonzero(dataset.labels == label)
-        if len(members) > 1:
-            members = members[np.argsort(dataset.positions[members], kind="stable")]
-            validation[members[0]], validation[members[-1]] = True, False
-    return replace(dataset, validation=validation)
 
 
 def _require_both_sides(dataset: Dataset, needed: Sequence[int]) -> None:

@@ -117,8 +117,8 @@ def _decode_jpeg(jpeg: bytes, colors: str) -> tuple[np.ndarray, str | None]:
 def _mend_jpeg(jpeg: bytes, color_transform: int) -> bytes:
     """Return a JPEG file without faults that libjpeg warns of but that cost no pixels.
 
-    These are bytes between the segments of the header, a damaged color profile, an unknown JFIF
-    revision or Adobe color transform (libjpeg takes it for `color_transform`), parameters of a
+    These are bytes between the segments of the header, segments of applications (JFIF, profile),
+    an unknown Adobe color transform (libjpeg takes it for `color_transform`), parameters of a
     sequential scan, which mean nothing there, and a missing end marker after the only scan.
     """
     header, place, components = [b"\xff\xd8"], 2, 0
@@ -129,11 +129,9 @@ def _mend_jpeg(jpeg: bytes, color_transform: int) -> bytes:
             continue
         end = place + 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
         segment = bytearray(jpeg[place:end])
-        if segment[4:9] == b"JFIF\0":
-            segment[9:11] = b"\1\1"
-        elif segment[4:9] == b"Adobe" and segment[15]:
-            segment[15] = color_transform
-        elif segment[4:15] == b"ICC_PROFILE":
+        if segment[4:9] == b"Adobe":
+            segment[15] = segment[15] and color_transform
+        elif 0xE0 <= marker <= 0xEF:
             segment.clear()
         elif marker in (0xC0, 0xC1):
             # Frames of this kind are sequential; only they ignore a scan's parameters.

@@ -1,6 +1,6 @@
 """Sources of images: what all share, the embedded digits, and folders of images.
 
-A source is listed once, here or in records.py or tfds_source.py: the `Listing` names every image.
+A source is listed once, here or in records.py: the `Listing` names every image.
 The images stay where they are; the listing's `Source` reads them again.
 """
 
@@ -14,13 +14,10 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import IO
 
 import numpy as np
 from PIL import Image
 
-# A plain TFRecord file begins so only if its first record has 559,903 bytes, or 2**24 n more.
-GZIP_MAGIC = b"\x1f\x8b\x08"
 # A note names so many things and counts the others.
 NAMED = 10
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
@@ -41,19 +38,33 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """Where encoded images can be read again, here as parts of files; picklable."""
+    """Where encoded images can be read again; picklable. Here the places are the images."""
 
-    places: Sequence  # of each row: path, offset in the unpacked file, bytes (-1: all)
-    # True if a file is gzip. To read a row is to read all rows before it: ask for all in one call.
-    sequential: bool = False
+    places: Sequence  # one for each row
+    # True where reading a row means reading all rows before it: ask for all in one call.
+    sequential = False
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
         """Yield the encoded image of each row, in ascending order; an OSError if unreadable."""
-        places = (self.places[row] for row in rows)
-        for path, group in itertools.groupby(places, lambda place: place[0]):
+        return (self.places[row] for row in rows)
+
+    def subset(self, rows: Iterable[int]) -> "Source":
+        """Return a source of these rows only, which are then counted from 0."""
+        return replace(self, places=[self.places[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class FileParts(Source):
+    """Images in files; a place is path, offset in the unpacked file, and size (-1: to the end)."""
+
+    sequential: bool = False  # True if the files are gzip
+
+    def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
+        """Yield the encoded image of each row; each file is opened once."""
+        for path, group in itertools.groupby(super().read(rows), lambda place: place[0]):
             remaining = list(group)
             try:
-                with open_unpacked(path) if self.sequential else open(path, "rb") as file:
+                with (gzip.open if self.sequential else open)(path, "rb") as file:
                     while remaining:
                         _, offset, size = remaining[0]
                         file.seek(offset)
@@ -61,11 +72,7 @@ class Source:
                         del remaining[0]
                         yield encoded
             except (OSError, EOFError, zlib.error) as error:
-                yield from [OSError(describe(error))] * len(remaining)
-
-    def subset(self, rows: Iterable[int]) -> "Source":
-        """Return a source of these rows only, which are then counted from 0."""
-        return replace(self, places=[self.places[row] for row in rows])
+                yield from [OSError(str(error))] * len(remaining)
 
 
 @dataclass(frozen=True)
@@ -95,27 +102,10 @@ def digest(encoded: bytes | OSError) -> bytes:
     return hashlib.sha256(b"" if isinstance(encoded, OSError) else encoded).digest()
 
 
-def is_gzip(path: str) -> bool:
-    """Tell whether a file is packed."""
-    with open(path, "rb") as file:
-        return file.read(3) == GZIP_MAGIC
-
-
-def open_unpacked(path: str) -> IO[bytes]:
-    """Open a file for reading what is in it once unpacked."""
-    return gzip.open(path) if is_gzip(path) else open(path, "rb")
-
-
 def one_line(text: str | os.PathLike) -> str:
     """Return a text or path for messages: on one line, and the same under every locale."""
     text = os.fsencode(text).decode(errors="surrogateescape")
     return text if text.isprintable() else repr(text)[1:-1]
-
-
-def describe(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return one_line(text.splitlines()[0][:200].rstrip("."))
 
 
 def join_some(names: Iterable[str]) -> str:
@@ -132,17 +122,8 @@ def problem_list(name: str, problems: Sequence[str], kind="problems", way_on="")
     return "\n  ".join([f"{name}: {len(problems)} {kind}{way_on}", *problems])
 
 
-@dataclass(frozen=True)
-class Digits(Source):
-    """scikit-learn's 1,797 handwritten digits, 8 x 8 grey; the places are BMP files in memory."""
-
-    def read(self, rows: Iterable[int]) -> Iterator[bytes]:
-        """Yield each digit."""
-        return (self.places[row] for row in rows)
-
-
 def list_digits() -> Listing:
-    """Return the digits, with a note if there is a folder of that name."""
+    """Return scikit-learn's 1,797 handwritten digits, 8 x 8 grey, as BMP files in memory."""
     # Only this source needs scikit-learn, whose import takes a second.
     from sklearn.datasets import load_digits
 
@@ -156,7 +137,7 @@ def list_digits() -> Listing:
         entries.append(Entry(f"digit {row}", int(label), digest(encoded[-1]), key=b"%d" % row))
     note = "the embedded digits are used; for the folder digits give ./digits"
     notes = [note] if os.path.isdir("digits") else []
-    return Listing("digits", Digits(encoded), entries, {i: str(i) for i in range(10)}, notes)
+    return Listing("digits", Source(encoded), entries, {i: str(i) for i in range(10)}, notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +209,7 @@ def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
         used = " and ".join(one_line(parent.path) for parent, _ in sides)
         rest = f"; not in them, so not used: {places}" if places else ""
         notes.append(f"images are taken from the class folders in {used}{rest}")
-    source = Source([(path, 0, -1) for node in nodes for path in node.images])
+    source = FileParts([(path, 0, -1) for node in nodes for path in node.images])
     encoded, entries = source.read(range(len(source.places))), []
     for node, side in ((node, side) for parent, side in sides for node in parent.folders):
         for path in node.images:
@@ -246,7 +227,7 @@ def _scan(folder: str, skip: frozenset[str]) -> Node:
     try:
         names = sorted(os.listdir(folder), key=os.fsencode)
     except OSError as error:
-        raise DataError(f"{one_line(folder)} cannot be read: {describe(error)}") from None
+        raise DataError(f"{one_line(folder)} cannot be read: {error.strerror}") from None
     for name in names:
         path, extension = os.path.join(folder, name), os.path.splitext(name)[1].lower()
         if name.startswith((".", "__MACOSX")):
