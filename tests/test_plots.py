@@ -65,15 +65,12 @@ def test_the_plot_of_peaks_marks_minima_and_defaults_that_are_not_off_the_top(tm
     ]
     marked = []
     for default in (1e-3, 1e-4):
-        right, rates = (
-            {"exp": [50] * 2, "constant": [50] * 2},
-            {"exp": [default], "constant": [1e-4]},
-        )
+        right = {"exp": [50, 50], "constant": [50, 50]}
+        rates = {"exp": [default], "constant": [1e-4]}
         experiment = write_experiment(tmp_path / f"{default}", right, rates=rates, grids=grids)
         svg = plots.tuning_plot(audit(experiment)).decode()
-        assert (
-            "<!-- 0.2500 at 1e-02  exp -->" in svg and "<!-- 0.2400 at 1e-03  constant -->" in svg
-        )
+        assert "<!-- 0.2500 at 1e-02  exp -->" in svg
+        assert "<!-- 0.2400 at 1e-03  constant -->" in svg
         drawn = svg[svg.index('id="FillBetweenPolyCollection_1"') :]
         places = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', drawn)
         # A minimum, and a default that is a peak of the grid, lie on a mark of the line.

@@ -159,7 +159,7 @@ def test_tuned_schedules_are_compared_each_at_its_own_best_peak(tmp_path):
     control = ["constant (control)", "2 of 2", "2", "1e-03", "1e-03 to 1e-02"]
     assert row(summary, "constant")[:5] == control
     assert row(summary, "logistic regression, C = 0.3")[5] == f"{57 / 60:.4f}"
-    assert "epochs to" not in summary and "All train 2 epochs." in summary
+    assert "epochs to" not in summary and "Equal budgets: 2 epochs." in summary
     assert summary.index("](tuning.svg)") < summary.index("| schedule") < summary.index("](comp")
 
 
