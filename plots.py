@@ -25,7 +25,7 @@ GREY = "#7a828b"  # contrast at least 3.8 : 1 on white and on GitHub's dark #0d1
 # Okabe and Ito's colour-blind-safe palette, changed to 3 : 1 on both backgrounds.
 COLOURS = ("#1b7fc0", "#d55e00", "#009e73", "#c2669a", "#a67c00", "#3f8fc4")
 MARKERS = "os^Dv*P"  # seven, so that with six colours the first 42 schedules look different
-LEAST, DEFAULT, OFF_TOP = "o", "x", r"$\uparrow$"  # marks in tuning.svg
+LEAST, DEFAULT, OFF_LINE = "o", "x", r"$\uparrow$"  # marks in tuning.svg
 STYLE = {
     **dict.fromkeys([f"axes.{part}color" for part in ("edge", "label", "title")], GREY),
     **dict.fromkeys([f"{part}.color" for part in ("grid", "text", "xtick", "ytick")], GREY),
@@ -40,7 +40,6 @@ STYLE = {
     "grid.alpha": 0.25,
     "legend.fontsize": 9,
     "legend.frameon": False,
-    "legend.labelcolor": GREY,
     "lines.markersize": 4.5,
     # Without a salt, the ids in a file differ each time.
     "svg.hashsalt": "report",
@@ -105,18 +104,17 @@ def tuning_plot(experiment: Experiment) -> bytes:
         line = _draw(axes, losses[label], peaks, linestyle=style, **looks[label])
         legend[f"{mean[best]:.4f} at {peaks[best]:.0e}  {label}"] = line
         mark(peaks[best], mean[best], marker=LEAST, color=colour)
-        # Beyond the grid nothing is known; NaN beside a head that diverged counts as off the top.
+        # Nothing beyond the grid, and NaN, which is off the line too, beside a head that diverged.
         loss = np.interp(np.log(default), np.log(peaks), mean, -np.inf, -np.inf)
         if loss <= top:
             mark(default, loss, marker=DEFAULT, color=colour)
         else:
             # One below the other, because defaults are often equal.
             cut_off += 1
-            mark(default, top - 0.07 * cut_off * (top - low), marker=OFF_TOP, color=colour)
-    marks = {LEAST: "least loss", DEFAULT: "default peak", OFF_TOP: "default peak, off the top"}
+            mark(default, top - 0.07 * cut_off * (top - low), marker=OFF_LINE, color=colour)
+    marks = {LEAST: "least loss", DEFAULT: "default peak", OFF_LINE: "default peak, off the line"}
     for marker, meaning in marks.items():
-        mark([], [], marker=marker, color=GREY, label=meaning)
-    axes.legend(loc="lower left")
+        legend[meaning] = mark([], [], marker=marker, color=GREY)[0]
     axes.set(xlabel="peak learning rate", ylabel="loss (nats)")
     kind = "Loss on held-out training images, each schedule's peak on a grid"
     axes.set_title(f"{kind}\n{_averaging([experiment.tuning])}")

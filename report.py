@@ -69,8 +69,8 @@ CONFIGURED = """\
 Epochs to {near:.4f}: until the mean validation accuracy is 99 % of {whose}. Where
   numbers of epochs differ, budgets do too; --epochs makes them equal."""
 TUNED = """\
-Peaks were chosen seed by seed, by the least loss on a stratified fifth of the training images, and
-  not by validation images; the choice is part of the spread over seeds. All train {epochs} epochs.
+Peaks are chosen seed by seed, by the least loss on a stratified fifth of the training images and
+  by no validation image; the choice is part of the seed's spread. Equal budgets: {epochs} epochs.
 - Peaks within 5 %: the lowest and highest whose mean loss there, over seeds, is at most 5 % above
   the least. Peaks at which a head diverged in a seed are left out here and in the plot."""
 

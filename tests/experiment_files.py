@@ -99,14 +99,8 @@ def write_experiment(
     experiment.mkdir(parents=True)
     rates = rates or {label: RATES[label] for label in right}
     seeds = seeds or max(map(len, right.values()))
-    about = {
-        "name": "shapes",
-        "class_names": ["disc", "noise", "stripes"],
-        "train": [40, 40, 40],
-        "validation": np.bincount(LABEL).tolist(),
-        "left_out": [],
-        "notes": [],
-    }
+    about = {"name": "shapes", "class_names": ["disc", "noise", "stripes"], "train": [40, 40, 40]}
+    about |= {"validation": np.bincount(LABEL).tolist(), "left_out": [], "notes": []}
     settings = Settings(list(rates), experiment.name, image_size=96, seeds=seeds, tune=bool(grids))
     config = results.Config(settings, rates, results.Data(**about | data), CONDITIONS, None, "3.11")
     results.write_config(experiment, config)
@@ -115,9 +109,8 @@ def write_experiment(
         results.write_tuning(experiment, seed, tuning)
     for label, counts in right.items():
         for seed, count in enumerate(counts):
-            planned = audit.planned_rates(
-                config, audit.read_tuning(experiment, config, seed), label
-            )
+            tuning = audit.read_tuning(experiment, config, seed)
+            planned = audit.planned_rates(config, tuning, label)
             loss = (losses or {}).get(label, 0.3)
             if count is not None:
                 write_run(experiment, label, seed, count, loss, rates=planned, images=seed)

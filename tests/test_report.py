@@ -44,26 +44,18 @@ def test_table_and_pairs(tmp_path):
     summary, ranking = summarise(experiment), intervals.rank(audit(experiment))
     accuracy, loss = ranking.accuracy["exp"], ranking.loss["exp"]
     compared = ranking.compared["linear", "exp"]
-    assert row(summary, "exp") == [
-        "exp",
-        "3 of 3",
-        "3",
-        "4.0e-05",
-        f"{31 / 60:.4f} ± {accuracy.half_width:.4f}",
-        f"± {accuracy.over_seeds:.4f}",
-        f"0.3000 ± {loss.half_width:.4f}",
-        f"+{26 / 60:.4f} ± {compared.accuracy.half_width:.4f}",
-        f"{compared.loss.mean:+.4f} ± {compared.loss.half_width:.4f}",
-        "",
-    ]
+    cells = row(summary, "exp")
+    assert cells[:4] + cells[9:] == ["exp", "3 of 3", "3", "4.0e-05", ""]
+    assert cells[4] == f"{31 / 60:.4f} ± {accuracy.half_width:.4f}"
+    assert cells[5] == f"± {accuracy.over_seeds:.4f}"
+    assert cells[6] == f"0.3000 ± {loss.half_width:.4f}"
+    assert cells[7] == f"+{26 / 60:.4f} ± {compared.accuracy.half_width:.4f}"
+    assert cells[8] == f"{compared.loss.mean:+.4f} ± {compared.loss.half_width:.4f}"
     assert row(summary, "linear")[7:9] == ["", ""]
     reference = row(summary, "logistic regression, C = 0.3")
     assert reference[4:6] == [f"{57 / 60:.4f}", ""]
     assert reference[7] == f"+0.0000 ± {ranking.reference.accuracy.half_width:.4f}"
-    assert (
-        f"- linear has a higher accuracy than exp: accuracy {row(summary, 'exp')[7]}, loss"
-        in summary
-    )
+    assert f"- linear has a higher accuracy than exp: accuracy {cells[7]}, loss" in summary
     assert f"- warm has a higher accuracy than exp: accuracy +{25.67 / 60:.4f}"[:-2] in summary
     assert "- No other pair of schedules can be told apart, in accuracy or in loss.\n" in summary
 
@@ -127,20 +119,17 @@ def test_headline(tmp_path, right, losses, said):
 
 
 def test_headline_says_that_rates_are_compared_too(tmp_path):
-    rates = {"exp": [4e-5], "linear": [6.1e-5]}
-    summary = summarise(
-        write_experiment(tmp_path / "far", {"exp": [50], "linear": [51]}, rates=rates)
-    )
-    assert headline(summary).startswith("As configured: One run each")
-    assert headline(summary).endswith(
-        "; the schedules peak at 4.0e-05 to 6.1e-05, so this compares rates too; --tune compares "
+    def said_of(linear):
+        """Return the headline where exp peaks at 4e-5 and linear at this rate."""
+        right, rates = {"exp": [50], "linear": [51]}, {"exp": [4e-5], "linear": [linear]}
+        return headline(summarise(write_experiment(tmp_path / f"{linear}", right, rates=rates)))
+
+    assert said_of(6.1e-5).startswith("As configured: One run each")
+    assert said_of(6.2e-5).endswith(
+        "; the schedules peak at 4.0e-05 to 6.2e-05, so this compares rates too; --tune compares "
         "each at its best."
     )
-    rates = {"exp": [4e-5], "linear": [5.9e-5]}
-    summary = summarise(
-        write_experiment(tmp_path / "near", {"exp": [50], "linear": [51]}, rates=rates)
-    )
-    assert "configured" not in summary
+    assert "configured" not in said_of(5.9e-5)
 
 
 # The least loss of exp lies at 1e-3 and at 1e-2, that of the control always at 1e-3.
@@ -166,20 +155,20 @@ def test_tuned_schedules_are_compared_each_at_its_own_best_peak(tmp_path):
         "or in loss."
     )
     assert row(summary, "exp")[:5] == ["exp", "2 of 2", "2", "1e-03 to 1e-02", "1e-03 to 1e-02"]
-    # 1e-2 is a mean of 0.310 and 3.3 % above the least, 0.300.
-    assert row(summary, "constant")[:2] == ["constant (control)", "2 of 2"]
-    assert row(summary, "constant")[3:5] == ["1e-03", "1e-03 to 1e-02"]
+    # At 1e-2 the mean, 0.310, is 3.3 % above the least.
+    control = ["constant (control)", "2 of 2", "2", "1e-03", "1e-03 to 1e-02"]
+    assert row(summary, "constant")[:5] == control
     assert row(summary, "logistic regression, C = 0.3")[5] == f"{57 / 60:.4f}"
-    assert "epochs to" not in summary and "All train 2 epochs." in summary
+    assert "epochs to" not in summary and "Equal budgets: 2 epochs." in summary
     assert summary.index("](tuning.svg)") < summary.index("| schedule") < summary.index("](comp")
 
 
 def test_what_differs_from_the_control_is_said(tmp_path):
-    said = "From the control, a constant rate, exp can be told apart in accuracy or in loss"
-    assert said in headline(summarise(write_tuned(tmp_path / "x", constant=(30, 31))))
-    summary = summarise(write_tuned(tmp_path / "y", exp=(30, 31)))
-    assert "each: constant ends with the highest accuracy" in headline(summary)
-    assert said in headline(summary)
+    for label, other in ("exp", "constant"), ("constant", "exp"):
+        summary = summarise(write_tuned(tmp_path / label, **{other: (30, 31)}))
+        assert f"each: {label} ends with the highest accuracy" in headline(summary)
+        said = "From the control, a constant rate, exp can be told apart in accuracy or in loss"
+        assert said in headline(summary)
 
 
 def test_peaks_on_the_edge_and_schedules_without_a_peak_are_said(tmp_path):
@@ -258,9 +247,8 @@ def test_command_prints_the_summary_and_writes_the_same_bytes_each_time(tmp_path
     unusual = {**os.environ, "MPLBACKEND": "unknown", "PYTHONIOENCODING": "ascii"}
     done = command(experiment, cwd=tmp_path, env=unusual)
     assert (done.returncode, done.stderr) == (0, "")
-    written = {
-        path: path.read_bytes() for path in experiment.rglob("*") if path.suffix in (".md", ".svg")
-    }
+    paths = [path for path in experiment.rglob("*") if path.suffix in (".md", ".svg")]
+    written = {path: path.read_bytes() for path in paths}
     assert len(written) == 3 + 2 * len(RIGHT)
     summary = report.write(experiment)
     assert done.stdout == summary.encode("ascii", "backslashreplace").decode()
@@ -274,20 +262,19 @@ def test_a_report_needs_neither_tensorflow_nor_scikit_learn(tmp_path):
         "import sys, report; report.main(sys.argv[1:]);"
         "print({'tensorflow', 'keras', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, experiment], cwd=ROOT, capture_output=True, text=True
-    )
+    line = [sys.executable, "-c", code, experiment]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.endswith("set()\n"), done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "the following arguments are required: experiment"),
-        (["nowhere"], "nowhere does not hold config.json; give a folder train.py made"),
-    ],
-)
+MISTAKES = {
+    "": "the following arguments are required: experiment",
+    "nowhere": "nowhere does not hold config.json; give a folder train.py made",
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.items())
 def test_a_mistake_costs_one_line(tmp_path, arguments, message):
-    done = command(*arguments, cwd=tmp_path)
+    done = command(*arguments.split(), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"report.py: error: {message}\n"
