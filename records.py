@@ -80,7 +80,7 @@ def _list_files(
                 entry = Entry(f"{title} record {number}", label, digest(image), side)
                 entries.append(entry)
         except (OSError, EOFError, zlib.error, tf.errors.OpError) as error:
-            where = f"record {number + 1}: {error!r:.200}"
+            where = f"record {number + 1}: {_first_line(error)}"
             problems.append(f"{title} cannot be read at {where}; restore it")
         if faulty:
             count = f"{len(faulty)} of {number + 1} records cannot be used (first: {faulty[0]})"
@@ -173,7 +173,7 @@ def list_tfds(source: str) -> Listing:
             entries.append(Entry(title, label, digest(example[image_key]), sides[split]))
     # The readers' errors where a package is missing and where a file is damaged or missing.
     except (ImportError, RuntimeError) as error:
-        reason = f"tfds:{name} in {builder.data_dir} cannot be read: {error!r:.200}"
+        reason = f"tfds:{name} in {builder.data_dir} cannot be read: {_first_line(error)}"
         way_on = "install what is missing, or remove that folder to prepare it anew"
         raise DataError(f"{reason}; {way_on}") from error
     return Listing(name, stored, entries, classes, [])
@@ -194,7 +194,7 @@ def _prepared_builder(name: str) -> tfds.core.DatasetBuilder:
     # An AssertionError tells of an unknown version.
     except (ValueError, AssertionError) as error:
         problem = f"is neither in {folder or 'its data folder'} nor known to TFDS"
-        raise DataError(f"tfds:{name} {problem}: {error!r:.200}") from error
+        raise DataError(f"tfds:{name} {problem}: {_first_line(error)}") from error
     if not builder.is_prepared():
         absent = f"tfds:{name} is not in {builder.data_dir}"
         print(f"{absent}; downloading it (Ctrl-C stops)", file=sys.stderr)
@@ -203,5 +203,11 @@ def _prepared_builder(name: str) -> tfds.core.DatasetBuilder:
         # A data set's own code may raise anything.
         except Exception as error:
             way_on = "go online, or set TFDS_DATA_DIR to the folder that holds it"
-            raise DataError(f"{absent} and cannot be prepared: {error!r:.200}; {way_on}") from error
+            raise DataError(
+                f"{absent} and cannot be prepared: {_first_line(error)}; {way_on}"
+            ) from error
     return builder
+
+
+def _first_line(error: Exception) -> str:
+    return one_line(str(error).strip().partition("\n")[0][:200])

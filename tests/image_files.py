@@ -13,8 +13,6 @@ from PIL import Image
 
 import data
 
-NOBODY = 65534  # the user id without any rights
-
 
 def encode(image, kind="PNG", **options):
     """Return the bytes of an image file; `image` is an array or a Pillow image."""
@@ -64,21 +62,16 @@ def read_all(dataset):
 
 
 @contextlib.contextmanager
-def ordinary_user():
-    """Give up root's right to read everything."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.fixture
-def open_path():
-    """A folder that an ordinary user can enter; pytest's own belong to who runs it."""
-    with tempfile.TemporaryDirectory() as path:
-        os.chmod(path, 0o755)
-        yield Path(path)
+def unreadable_folder(files):
+    """Write files and make the first one's folder unreadable; give up root's right to read it."""
+    with tempfile.TemporaryDirectory() as root:
+        os.chmod(write(root, files), 0o755)
+        first = Path(root, next(iter(files)))
+        user = os.geteuid()
+        os.chmod(first.parent, 0o311)
+        os.seteuid(user or 65534)
+        try:
+            yield first.parent
+        finally:
+            os.seteuid(user)
+            os.chmod(first.parent, 0o755)
