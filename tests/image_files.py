@@ -1,9 +1,6 @@
 """Small image files, folders and refusals, shared by the tests of data."""
 
-import contextlib
 import io
-import os
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -59,19 +56,3 @@ def refusal(*arguments, **options):
 def read_all(dataset):
     """Return the encoded images of a data set."""
     return list(dataset.source.read(dataset.rows))
-
-
-@contextlib.contextmanager
-def unreadable_folder(files):
-    """Write files and make the first one's folder unreadable; give up root's right to read it."""
-    with tempfile.TemporaryDirectory() as root:
-        os.chmod(write(root, files), 0o755)
-        first = Path(root, next(iter(files)))
-        user = os.geteuid()
-        os.chmod(first.parent, 0o311)
-        os.seteuid(user or 65534)
-        try:
-            yield first.parent
-        finally:
-            os.seteuid(user)
-            os.chmod(first.parent, 0o755)

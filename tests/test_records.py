@@ -1,4 +1,4 @@
-"""TFRecord files, plain and gzip: classes, order, damage, and change while in use."""
+"""TFRecord files: classes, order, damage, and change while in use."""
 
 import os
 import pickle
@@ -16,11 +16,8 @@ IMAGE_KEY, LABEL_KEY, TEXT_KEY = "image/encoded", "image/class/label", "image/cl
 def feature(value):
     """Return a tf.train.Feature of a bytes, integer or float value, or of a list of them."""
     values = value if isinstance(value, list) else [value]
-    if isinstance(values[0], bytes):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-    if isinstance(values[0], int):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    kinds = {bytes: "bytes_list", int: "int64_list", float: "float_list"}
+    return tf.train.Feature(**{kinds[type(values[0])]: {"value": values}})
 
 
 def example(image, label, **others):
@@ -32,7 +29,7 @@ def example(image, label, **others):
 
 def examples(*labels, first=0, texts=None):
     return [
-        example(picture(first + i), label, **({TEXT_KEY: texts[label]} if texts else {}))
+        example(picture(first + i), label, **{TEXT_KEY: texts and texts[label]})
         for i, label in enumerate(labels)
     ]
 
@@ -81,34 +78,25 @@ def test_texts_that_some_records_lack_or_contradict_are_not_names(records):
         assert data.load(train="train", test="test").class_names == ["0", "1"]
 
 
-@pytest.mark.parametrize("compression", [None, "GZIP"])
-def test_any_rows_are_read_again_also_from_another_folder(records, compression):
-    records("train-1", examples(0, 1, 0), compression)
-    records("train-0", examples(1, 1, first=10), compression)
-    records("test", examples(0, 1, first=20), compression)
-    dataset = data.load(train="train-?", test="test")
-    assert dataset.source.sequential == bool(compression)
-    source = pickle.loads(pickle.dumps(dataset.source))
+def test_any_rows_are_read_again_also_from_another_folder(records):
+    records("train-1", examples(0, 1, 0))
+    records("train-0", examples(1, 1, first=10))
+    records("test", examples(0, 1, first=20))
+    source = pickle.loads(pickle.dumps(data.load(train="train-?", test="test").source))
     os.chdir("/")
     assert list(source.read(range(7))) == [picture(n) for n in (10, 11, 0, 1, 2, 20, 21)]
-    assert list(source.read([1, 3, 4, 6])) == [picture(n) for n in (11, 1, 2, 21)]
-    assert list(source.subset([3, 6]).read([0, 1])) == [picture(1), picture(21)]
+    assert list(source.subset([1, 3, 6]).read([0, 2])) == [picture(11), picture(21)]
 
 
-@pytest.mark.parametrize("compression", [None, "GZIP"])
-def test_files_that_change_while_they_are_used_give_other_bytes_or_errors(records, compression):
-    path = records("train", examples(0, 1, 0, 1), compression)
-    records("test", examples(0, 1, first=50), compression)
-    dataset, whole = data.load(train="train", test="test"), path.read_bytes()
-    records("train", examples(0, 1, 0, first=77), compression)
+def test_files_that_change_while_they_are_used_give_other_bytes_or_errors(records):
+    path = records("train", examples(0, 1, 0, 1))
+    records("test", examples(0, 1, first=50))
+    dataset = data.load(train="train", test="test")
+    records("train", examples(0, 1, 0, first=77))
     changed = [data.digest(encoded) for encoded in read_all(dataset)]
     assert not set(changed[:4]) & set(dataset.digests)
-    path.write_bytes(whole[: len(whole) // 2])
-    assert data.digest(read_all(dataset)[3]) != dataset.digests[3]
     path.unlink()
-    assert [isinstance(encoded, OSError) for encoded in read_all(dataset)] == [True] * 4 + [
-        False
-    ] * 2
+    assert [isinstance(image, OSError) for image in read_all(dataset)] == [True] * 4 + [False] * 2
 
 
 # --- Damage ---------------------------------------------------------------------------------------
@@ -129,12 +117,6 @@ PLAIN = {
     "flipped last checksum": (lambda content, length: flip(content, len(content) - 1), 39),
     "an image": (lambda content, length: picture(0), 0),
 }
-PACKED = {
-    "half": lambda content: content[: len(content) // 2],
-    "last byte": lambda content: content[:-1],
-    "flipped data": lambda content: flip(content, len(content) // 2),
-    "flipped checksum": lambda content: flip(content, len(content) - 6),
-}
 
 
 @pytest.mark.parametrize("change, number", PLAIN.values(), ids=PLAIN)
@@ -143,17 +125,13 @@ def test_a_damaged_file_is_named_with_its_first_damaged_record(records, change, 
     content = bytearray(path.read_bytes())
     path.write_bytes(change(content, len(content) // 40))
     records("test", examples(0, 1, first=300))
-    message = refusal(train="train", test="test")
-    assert f": train cannot be read at record {number}: " in message
-    assert message.endswith("; restore it")
+    assert f": train cannot be read at record {number}: " in refusal(train="train", test="test")
 
 
-@pytest.mark.parametrize("change", PACKED.values(), ids=PACKED)
-def test_a_damaged_gzip_file_is_noticed_wherever_it_is(records, change):
-    path = records("train", examples(*[0, 1] * 20), "GZIP")
-    path.write_bytes(change(bytearray(path.read_bytes())))
-    records("test", examples(0, 1, first=300), "GZIP")
-    assert "train cannot be read at record " in refusal(train="train", test="test")
+def test_a_gzip_file_is_refused_with_the_way_on(records):
+    records("train", examples(0, 1), "GZIP")
+    records("test", examples(0, 1, first=5))
+    assert refusal(train="train", test="test").endswith("; restore it, or unpack it if it is gzip")
 
 
 def test_faults_of_a_files_records_are_told_once_with_their_count(records, tmp_path):
