@@ -43,7 +43,7 @@ def decode(encoded: bytes | OSError) -> np.ndarray:
 def decode_with_remarks(encoded: bytes | OSError) -> tuple[np.ndarray, str | None]:
     """Return what `decode` returns, and remarks on the image joined by "; ", or None."""
     if isinstance(encoded, OSError):
-        raise DamagedImage(f"cannot be read: {encoded}")
+        raise DamagedImage(f"cannot be read: {encoded.strerror}")
     if not encoded:
         raise DamagedImage("empty")
     try:

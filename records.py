@@ -6,26 +6,21 @@ the same way if it is stored as TFRecord.
 """
 
 import glob
-import gzip
 import logging
 import os
 import sys
-import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 
-import sources
-from sources import DataError, Entry, Listing, digest, one_line
+from sources import DataError, Entry, FileParts, Listing, Source, digest, one_line, problem_list
 from tensorflow_setup import tf
 
 # The keys that TensorFlow's own image data sets use.
 KEYS, TEXT_KEY = ("image/encoded", "image/class/label"), "image/class/text"
-# A plain file begins so only if its first record has 559,903 bytes, or 2**24 times n more.
-GZIP_MAGIC = b"\x1f\x8b\x08"
 # A record's data have a length and its checksum before them, and their own checksum behind.
 BEFORE_DATA, AROUND_DATA = 12, 16
 
@@ -48,7 +43,7 @@ def list_tfrecords(train: str, test: str) -> Listing:
 def _list_files(
     name: str,
     files: list[tuple[str, bool | None]],
-    keys: tuple[str, str],
+    keys: Sequence[str],
     classes: dict[int, str] | None = None,
 ) -> Listing:
     """Return what is in TFRecord files, each with its side; raises DataError.
@@ -57,12 +52,11 @@ def _list_files(
     named by TEXT_KEY if it tells names.
     """
     places, entries, problems, notes, texts = [], [], [], [], defaultdict(set)
-    packed = all(map(_is_gzip, (path for path, _ in files)))
     example, wanted = tf.train.Example(), classes or range(2**63)
     for path, side in files:
         title, number, faulty, found = one_line(path), -1, [], set()
         try:
-            for number, (begin, record) in enumerate(_verified_records(path, packed)):
+            for number, (begin, record) in enumerate(_verified_records(path)):
                 try:
                     example.ParseFromString(record)
                 except DecodeError:
@@ -74,14 +68,13 @@ def _list_files(
                 if not (len(images) == len(labels) == 1 and labels[0] in wanted):
                     faulty.append(number)
                     continue
-                image, label = images[0], labels[0]
-                texts[label].add(b"".join(features[TEXT_KEY].bytes_list.value))
+                image, place = images[0], f"{title} record {number}"
+                texts[labels[0]].add(b"".join(features[TEXT_KEY].bytes_list.value))
                 places.append((os.path.abspath(path), begin + record.find(image), len(image)))
-                entry = Entry(f"{title} record {number}", label, digest(image), side)
-                entries.append(entry)
-        except (OSError, EOFError, zlib.error, tf.errors.OpError) as error:
-            where = f"record {number + 1}: {error!r:.200}"
-            problems.append(f"{title} cannot be read at {where}; restore it")
+                entries.append(Entry(place, labels[0], digest(image), side))
+        except (OSError, tf.errors.OpError) as error:
+            reason = f"{_first_line(error)}; restore it, or unpack it if it is gzip"
+            problems.append(f"{title} cannot be read at record {number + 1}: {reason}")
         if faulty:
             count = f"{len(faulty)} of {number + 1} records cannot be used (first: {faulty[0]})"
             have = one_line(", ".join(sorted(found))) or "no keys"
@@ -90,9 +83,9 @@ def _list_files(
         elif number < 0:
             notes.append(f"{title} is empty")
     if problems:
-        raise DataError(sources.problem_list(name, problems))
-    source = sources.FileParts(places, packed)
-    return Listing(name, source, entries, classes or _class_names(texts), notes)
+        raise DataError(problem_list(name, problems))
+    classes = classes or _class_names(texts)
+    return Listing(name, FileParts(places), entries, classes, notes)
 
 
 def _class_names(texts: dict[int, set[bytes]]) -> dict[int, str]:
@@ -104,25 +97,19 @@ def _class_names(texts: dict[int, set[bytes]]) -> dict[int, str]:
     return dict(zip(labels, map(one_line, names), strict=True))
 
 
-def _is_gzip(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(3) == GZIP_MAGIC
-
-
-def _verified_records(path: str, packed: bool) -> Iterator[tuple[int, bytes]]:
+def _verified_records(path: str) -> Iterator[tuple[int, bytes]]:
     """Yield where the data of each record begin, and the data, with both checksums verified."""
-    begin, options = 0, tf.io.TFRecordOptions("GZIP" if packed else "")
-    for record in tf.compat.v1.io.tf_record_iterator(path, options):
+    begin = 0
+    for record in tf.compat.v1.io.tf_record_iterator(path):
         yield begin + BEFORE_DATA, record
         begin += len(record) + AROUND_DATA
     # TensorFlow takes a rest shorter than a length and its checksum for the end of the file.
-    with (gzip.open if packed else open)(path, "rb") as file:
-        if file.seek(0, os.SEEK_END) != begin:
-            raise EOFError("truncated")
+    if os.path.getsize(path) != begin:
+        raise OSError("truncated")
 
 
 @dataclass(frozen=True)
-class Tfds(sources.Source):
+class Tfds(Source):
     """Images of a data set that is not stored as TFRecord; their places are (split, number)."""
 
     data_dir: str
@@ -149,9 +136,9 @@ def list_tfds(source: str) -> Listing:
     name = one_line(source.removeprefix("tfds:"))
     builder = _prepared_builder(name)
     features, splits = builder.info.features, builder.info.splits
-    image_key = _only_key(builder.info, tfds.features.Image)
-    label_key = _only_key(builder.info, tfds.features.ClassLabel)
-    if not (image_key and label_key and "train" in splits):
+    kinds = (tfds.features.Image, tfds.features.ClassLabel)
+    image_key, label_key = keys = [_only_key(builder.info, kind) for kind in kinds]
+    if not (all(keys) and "train" in splits):
         have = f"it has the features {', '.join(features)} and the splits {', '.join(splits)}"
         raise DataError(f"tfds:{name} needs one image, one class label and a train split; {have}")
     sides = {"train": None}
@@ -161,7 +148,7 @@ def list_tfds(source: str) -> Listing:
     classes = dict(enumerate(map(one_line, features[label_key].names)))
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
         files = [(str(path), sides[split]) for split in sides for path in splits[split].filepaths]
-        return _list_files(name, files, (image_key, label_key), classes)
+        return _list_files(name, files, keys, classes)
     places = [(split, number) for split in sides for number in range(splits[split].num_examples)]
     stored, entries = Tfds(places, str(builder.data_dir), image_key), []
     try:
@@ -171,9 +158,9 @@ def list_tfds(source: str) -> Listing:
             if label not in classes:
                 raise DataError(f"{title} has no label; use another data set")
             entries.append(Entry(title, label, digest(example[image_key]), sides[split]))
-    # The readers' errors where a package is missing and where a file is damaged or missing.
+    # Raised where a package is missing, and where a file is damaged or missing.
     except (ImportError, RuntimeError) as error:
-        reason = f"tfds:{name} in {builder.data_dir} cannot be read: {error!r:.200}"
+        reason = f"tfds:{name} in {builder.data_dir} cannot be read: {_first_line(error)}"
         way_on = "install what is missing, or remove that folder to prepare it anew"
         raise DataError(f"{reason}; {way_on}") from error
     return Listing(name, stored, entries, classes, [])
@@ -188,20 +175,20 @@ def _only_key(info: tfds.core.DatasetInfo, kind: type) -> str | None:
 
 def _prepared_builder(name: str) -> tfds.core.DatasetBuilder:
     # TFDS itself looks only when it is imported.
-    folder = os.environ.get("TFDS_DATA_DIR")
+    folder = os.environ.get("TFDS_DATA_DIR", tfds.core.constants.DATA_DIR)
+    absent = f"tfds:{name} is not in {folder}"
     try:
         builder = tfds.builder(name, data_dir=folder)
-    # An AssertionError tells of an unknown version.
-    except (ValueError, AssertionError) as error:
-        problem = f"is neither in {folder or 'its data folder'} nor known to TFDS"
-        raise DataError(f"tfds:{name} {problem}: {error!r:.200}") from error
-    if not builder.is_prepared():
-        absent = f"tfds:{name} is not in {builder.data_dir}"
-        print(f"{absent}; downloading it (Ctrl-C stops)", file=sys.stderr)
-        try:
+        if not builder.is_prepared():
+            print(f"{absent}; downloading it (Ctrl-C stops)", file=sys.stderr)
             builder.download_and_prepare()
-        # A data set's own code may raise anything.
-        except Exception as error:
-            way_on = "go online, or set TFDS_DATA_DIR to the folder that holds it"
-            raise DataError(f"{absent} and cannot be prepared: {error!r:.200}; {way_on}") from error
+    # A data set's own code may raise anything.
+    except Exception as error:
+        way_on = "check the name, go online, or set TFDS_DATA_DIR to the folder that holds it"
+        reason = f"{_first_line(error)}; {way_on}"
+        raise DataError(f"{absent} and cannot be prepared: {reason}") from error
     return builder
+
+
+def _first_line(error: Exception) -> str:
+    return one_line(str(error).strip().partition("\n")[0][:200])

@@ -4,13 +4,10 @@ A source is listed once, here or in records.py: the `Listing` names every image.
 The images stay where they are; the listing's `Source` reads them again.
 """
 
-import gzip
 import hashlib
 import io
-import itertools
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,9 +23,9 @@ NOT_IMAGES = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".db", ".ini", ".
 # What archives and labelling tools call a split, with a prefix, number or ending or without:
 # seg_train, train2017, TestImages. Validation is preferred to test.
 SPLITS = {
-    "train": r"train|training",
-    "validation": r"validation|validate|valid|val|dev|eval|evaluation|holdout",
-    "test": r"test|testing|pred|prediction",
+    "train": "train|training",
+    "validation": "validation|validate|valid|val|dev|eval|evaluation|holdout",
+    "test": "test|testing|pred|prediction",
 }
 
 
@@ -41,11 +38,9 @@ class Source:
     """Where encoded images can be read again; picklable. Here the places are the images."""
 
     places: Sequence  # one for each row
-    # True where reading a row means reading all rows before it: ask for all in one call.
-    sequential = False
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
-        """Yield the encoded image of each row, in ascending order; an OSError if unreadable."""
+        """Yield the encoded image of each row; an OSError if it cannot be read."""
         return (self.places[row] for row in rows)
 
     def subset(self, rows: Iterable[int]) -> "Source":
@@ -53,26 +48,19 @@ class Source:
         return replace(self, places=[self.places[row] for row in rows])
 
 
-@dataclass(frozen=True)
 class FileParts(Source):
-    """Images in files; a place is path, offset in the unpacked file, and size (-1: to the end)."""
-
-    sequential: bool = False  # True if the files are gzip
+    """Images in files; a place is the file's path, an offset and a size (-1: to the end)."""
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
-        """Yield the encoded image of each row; each file is opened once."""
-        for path, group in itertools.groupby(super().read(rows), lambda place: place[0]):
-            remaining = list(group)
+        """Yield the encoded image of each row; an OSError if it cannot be read."""
+        for path, offset, size in super().read(rows):
             try:
-                with (gzip.open if self.sequential else open)(path, "rb") as file:
-                    while remaining:
-                        _, offset, size = remaining[0]
-                        file.seek(offset)
-                        encoded = file.read(size)
-                        del remaining[0]
-                        yield encoded
-            except (OSError, EOFError, zlib.error) as error:
-                yield from [OSError(str(error))] * len(remaining)
+                with open(path, "rb") as file:
+                    file.seek(offset)
+                    encoded = file.read(size)
+            except OSError as error:
+                encoded = error
+            yield encoded
 
 
 @dataclass(frozen=True)
@@ -187,8 +175,7 @@ class Node:
 def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
     """Return the images of CLASS/*, or of train/CLASS/* and validation/CLASS/*; raises DataError.
 
-    There may be folders around them. All else is left out with a note. Folders in `left_out` count
-    as absent.
+    There may be folders around these. All else is noted; folders in `left_out` count as absent.
     """
     if not os.path.isdir(folder):
         takes = "--data takes digits, tfds:NAME or a folder"

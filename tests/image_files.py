@@ -1,9 +1,6 @@
 """Small image files, folders and refusals, shared by the tests of data."""
 
-import contextlib
 import io
-import os
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -12,8 +9,6 @@ import pytest
 from PIL import Image
 
 import data
-
-NOBODY = 65534  # the user id without any rights
 
 
 def encode(image, kind="PNG", **options):
@@ -61,24 +56,3 @@ def refusal(*arguments, **options):
 def read_all(dataset):
     """Return the encoded images of a data set."""
     return list(dataset.source.read(dataset.rows))
-
-
-@contextlib.contextmanager
-def ordinary_user():
-    """Give up root's right to read everything."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.fixture
-def open_path():
-    """A folder that an ordinary user can enter; pytest's own belong to who runs it."""
-    with tempfile.TemporaryDirectory() as path:
-        os.chmod(path, 0o755)
-        yield Path(path)

@@ -2,7 +2,6 @@
 
 import contextlib
 import struct
-import time
 import zlib
 
 import numpy as np
@@ -68,15 +67,11 @@ EXACT = {
     "png with a large text": (with_chunk(b"zTXt", b"t\0\0" + LARGE), PIXELS),
     "png with a large utf-8 text": (with_chunk(b"iTXt", b"t\0\1\0\0\0" + LARGE), PIXELS),
     "bmp": (encode(PIXELS, "BMP"), PIXELS),
-    "grey bmp": (encode(GREY, "BMP"), THREE_GREY),
-    "palette bmp": palette(kind="BMP"),
     "gif": (encode(GREY, "GIF"), THREE_GREY),
     "gif with a transparent color": palette(3, "GIF"),
     "gif, first frame of two": (two_frames("GIF"), np.full((3, 5, 3), RED)),
     "webp": (encode(PIXELS, "WEBP", lossless=True), PIXELS),
-    "webp, first frame of two": (two_frames("WEBP", lossless=True), np.full((3, 5, 3), RED)),
     "one pixel": (encode(np.full((1, 1, 3), 200, np.uint8)), np.full((1, 1, 3), 200)),
-    "one column": (encode(PIXELS[:, :1]), PIXELS[:, :1]),
 }
 
 
@@ -98,11 +93,6 @@ def test_jpeg_is_decoded_as_tensorflow_does_to_the_last_bit(mode, options):
     np.testing.assert_array_equal(data.decode(encoded), tf.io.decode_jpeg(encoded, channels=3))
 
 
-def test_a_phones_jpeg_of_several_pictures_is_read():
-    decoded = data.decode(two_frames("MPO"))
-    assert np.abs(decoded.astype(int) - RED).max() < 3
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_exif_orientation_is_ignored_with_a_remark(kind):
     turned, remark = data.decode_with_remarks(encode(PIXELS, kind, exif=TURN))
@@ -111,8 +101,6 @@ def test_exif_orientation_is_ignored_with_a_remark(kind):
     damaged = encode(PIXELS, kind, exif=TURN[:6] + b"\xff" * 40)
     assert data.decode_with_remarks(damaged)[1] is None
 
-
-# --- Warnings of libjpeg --------------------------------------------------------------------------
 
 JPEG = encode(PIXELS, "JPEG", quality=90)
 CMYK = encode(Image.fromarray(PIXELS).convert("CMYK"), "JPEG", quality=90)
@@ -146,6 +134,7 @@ WITHOUT_LOSS = {
     "bytes between segments": (JPEG[:20] + bytes(9) + JPEG[20:], SURPLUS),
     "bytes before the end of CMYK": (CMYK[:-2] + bytes(99) + END, SURPLUS),
     "two at once": (REVISION[:-2] + bytes(99) + END, SURPLUS),
+    "none, in a phone's file of two pictures": (two_frames("MPO"), None),
 }
 LOSS = {
     "end of file": JPEG[:-60],
@@ -182,18 +171,10 @@ def test_a_jpeg_that_lacks_only_the_mark_of_its_end_is_whole():
 
 # --- Damage ---------------------------------------------------------------------------------------
 
-WHOLE = {
-    "jpeg": JPEG,
-    "progressive jpeg": PROGRESSIVE,
-    "png": encode(PIXELS),
-    "gif": encode(GREY, "GIF"),
-    "bmp": encode(PIXELS, "BMP"),
-    "webp": encode(PIXELS, "WEBP"),
-}
 
-
-@pytest.mark.parametrize("encoded", WHOLE.values(), ids=WHOLE)
-def test_an_image_cut_anywhere_is_damaged_unless_all_its_pixels_are_there(encoded):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+def test_an_image_cut_anywhere_is_damaged_unless_all_its_pixels_are_there(kind):
+    encoded = encode(PIXELS, kind)
     pixels, end = data.decode(encoded), len(encoded)
     for length in [*range(0, end - 40, 37), *range(end - 40, end)]:
         with contextlib.suppress(data.DamagedImage):
@@ -201,70 +182,34 @@ def test_an_image_cut_anywhere_is_damaged_unless_all_its_pixels_are_there(encode
             assert length >= end - 20, "what is missing may only be the mark of the end"
 
 
-def test_a_flipped_bit_in_a_png_changes_no_pixel_unnoticed():
-    pixels, noticed = data.decode(WHOLE["png"]), 0
-    for place in range(len(WHOLE["png"])):
-        flipped = bytearray(WHOLE["png"])
-        flipped[place] ^= 4
-        try:
-            np.testing.assert_array_equal(data.decode(bytes(flipped)), pixels)
-        except data.DamagedImage:
-            noticed += 1
-    # The others are checksums of data that have their own, and the end.
-    assert noticed >= len(WHOLE["png"]) - 24
-
-
-def colors(png, count):
-    """Return a palette PNG file with so many colors, None: without a palette."""
+def with_palette(count):
+    """Return a PNG file that uses 16 colors, with so many in its palette."""
+    png = palette()[0]
     place = png.index(b"PLTE") - 4
-    end = place + 12 + int.from_bytes(png[place : place + 4], "big")
-    kept = b"" if count is None else chunk(b"PLTE", png[place + 8 :][: 3 * count])
-    return png[:place] + kept + png[end:]
+    kept = chunk(b"PLTE", png[place + 8 :][: 3 * count]) if count else b""
+    return png[:place] + kept + png[place + 12 + 3 * 16 :]
 
 
-GIF = bytearray(WHOLE["gif"])
+GIF = bytearray(encode(GREY, "GIF"))
 GIF[10] &= 0x7F
+# Only its header says so: nothing is decoded.
+BOMB = encode(PIXELS)[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+BOMB += struct.pack(">I", 9) + b"IDAT"
 BAD = {
     "empty": (b"", "empty"),
     "text": (b"not an image, but named so", "not a JPEG, PNG, BMP, GIF, WEBP image"),
     "tiff": (encode(PIXELS, "TIFF"), "not a JPEG, PNG, BMP, GIF, WEBP image"),
-    "header": (WHOLE["png"][:30], "damaged"),
+    "header": (encode(PIXELS)[:30], "damaged"),
     "unreadable": (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
-    "no palette": (colors(palette()[0], None), "damaged: color 15 of a palette of 0"),
-    "short palette": (colors(palette()[0], 9), "damaged: color 15 of a palette of 9"),
+    "no palette": (with_palette(0), "damaged: color 15 of a palette of 0"),
+    "short palette": (with_palette(9), "damaged: color 15 of a palette of 9"),
     "gif without a palette": (bytes(GIF[:13] + GIF[13 + 768 :]), "damaged: no global palette"),
-    "long side": (
-        encode(Image.new("L", (65_536, 1))),
-        "65536 x 1 pixels; at most 50,000,000, and 65,535 a side",
-    ),
+    "too large": (encode(Image.new("1", (10_000, 5_001)), "GIF"), "10000 x 5001 pixels; at most"),
+    "decompression bomb": (BOMB, "60000 x 60000 pixels; at most 50,000,000, and 65,535 a side"),
+    "long side": (encode(Image.new("L", (65_536, 1))), "65536 x 1 pixels; at most 50,000,000, and"),
 }
 
 
 @pytest.mark.parametrize("encoded, reason", BAD.values(), ids=BAD)
 def test_what_cannot_be_used_says_why(encoded, reason):
     assert reason in damage(encoded)
-
-
-def claiming(kind, width, height):
-    """Return a file whose header claims this size, with nothing behind it."""
-    if kind == "PNG":
-        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-        return encode(PIXELS)[:8] + chunk(b"IHDR", header) + struct.pack(">I", 9) + b"IDAT"
-    if kind == "WEBP":
-        encoded = bytearray(two_frames("WEBP"))
-        place = encoded.index(b"VP8X") + 12
-        encoded[place : place + 6] = (16_382).to_bytes(3, "little") * 2
-        return bytes(encoded)
-    encoded = bytearray(encode(np.zeros((16, 16), np.uint8), kind))
-    frame = encoded.find(b"\xff\xc0")
-    place, layout = {"JPEG": (frame + 5, ">HH"), "GIF": (6, "<HH"), "BMP": (18, "<ii")}[kind]
-    struct.pack_into(layout, encoded, place, width, height)
-    return bytes(encoded)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
-@pytest.mark.parametrize("size", [(60_000, 60_000), (10_000, 5_001)], ids=["huge", "too large"])
-def test_a_decompression_bomb_is_refused_at_once(kind, size):
-    bomb, began = claiming(kind, *size), time.monotonic()
-    assert "pixels; at most 50,000,000" in damage(bomb)
-    assert time.monotonic() - began < 1

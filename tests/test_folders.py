@@ -4,29 +4,25 @@ import os
 
 import numpy as np
 import pytest
-from image_files import classes, open_path, ordinary_user, picture, read_all, refusal, write
+from image_files import classes, picture, read_all, refusal, write
 
 import data
-
-__all__ = ["open_path"]
 
 
 def test_classes_without_a_split_are_split_and_listed(tmp_path):
     root = write(tmp_path / "pets", classes(20, 30))
     dataset = data.load(root)
     assert (dataset.name, dataset.class_names, dataset.notes) == ("pets", ["a", "b"], [])
-    assert {name: sum(sizes) for name, sizes in dataset.counts().items()} == {"a": 20, "b": 30}
     assert dataset.names == [f"{root}/{path}" for path in sorted(classes(20, 30))]
     assert dataset.labels.dtype == np.int32 and list(dataset.labels) == [0] * 20 + [1] * 30
     np.testing.assert_array_equal(dataset.rows, np.arange(50))
 
 
 NAMES = [
-    ("train", "validation"), ("train", "val"), ("train", "test"), ("Training", "Valid"),
-    ("TRAIN", "DEV"), ("seg_train/seg_train", "seg_test/seg_test"), ("train2017", "val2017"),
-    ("asl_alphabet_train", "asl_alphabet_test"), ("MyTrain", "MyTest"),
-    ("trainset", "testset"), ("archive/data/train", "archive/data/eval"),
-    ("training data", "holdout.1"),
+    ("train", "validation"), ("Training", "Valid"), ("TRAIN", "DEV"), ("train2017", "val2017"),
+    ("seg_train/seg_train", "seg_test/seg_test"), ("asl_alphabet_train", "asl_alphabet_test"),
+    ("MyTrain", "MyTest"), ("trainset", "testset"), ("training data", "holdout.1"),
+    ("archive/data/train", "archive/data/eval"),
 ]  # fmt: skip
 
 
@@ -36,62 +32,41 @@ def test_splits_are_known_by_their_names(tmp_path, train, validation):
     dataset = data.load(write(tmp_path, files))
     assert dataset.counts() == {"a": (3, 2), "b": (4, 1)}
     assert [f"/{validation}/" in path for path in dataset.names] == dataset.validation.tolist()
-    # A folder that is not where one expects it is named.
-    deep = [name for name in (train, validation) if "/" in name]
-    assert dataset.notes == [f"class folders are taken from {tmp_path}/{name}" for name in deep]
+    # Folders that are not where one expects them are named.
+    used = f"images are taken from the class folders in {tmp_path}/{train} and {tmp_path}/"
+    assert dataset.notes == ([used + validation] if "/" in train else [])
 
 
-TRAIN, UNUSED = classes(20, 20, prefix="train/"), "is not used (no class folders as in the training"
 BESIDE = {
-    "train alone": ({}, "train", []),
-    "test without labels": (
-        {"test/0.png": picture(0), "test/1.png": picture(1)},
-        "train",
-        [f"ROOT/test {UNUSED} one): validation images come from train"],
-    ),
-    "test of one folder": (
-        {"test/unknown/0.png": picture(0)},
-        "train",
-        [f"ROOT/test {UNUSED} one): validation images come from train"],
-    ),
-    "validation and test": (
-        {**classes(2, 2, prefix="test/"), **classes(2, 2, prefix="valid/")},
-        "valid",
-        ["ROOT/test is not used: validation images come from valid"],
-    ),
+    "train alone": ({}, "train", ""),
+    "test without labels": (classes(2, names=["test"]), "train", "2 in ROOT/test"),
+    "test of one folder": ({"test/any/0.png": b"x"}, "train", "1 in ROOT/test/any"),
+    "two": (classes(2, prefix="test/") | classes(2, prefix="valid/"), "valid", "2 in ROOT/test/a"),
     "validation without labels": (
-        {**classes(2, 2, prefix="test/"), "val/0.png": picture(0)},
-        "test",
-        [f"ROOT/val {UNUSED} one): validation images come from test"],
+        {**classes(2, 2, prefix="test/"), "val/0.png": b"x"}, "test", "1 in ROOT/val"
     ),
-    "something else": (
-        {"examples/0.png": picture(0), "labels/a.xml": b"x"},
-        "train",
-        [f"ROOT/examples {UNUSED} one): validation images come from train"],
-    ),
-}
+    "something else": ({"extra/0.png": b"x", "labels/a.xml": b"x"}, "train", "1 in ROOT/extra"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("files, validation, notes", BESIDE.values(), ids=BESIDE)
-def test_what_is_beside_train_is_the_validation_side_or_noted(tmp_path, files, validation, notes):
-    root = write(tmp_path, {**TRAIN, **files})
+@pytest.mark.parametrize("files, validation, unused", BESIDE.values(), ids=BESIDE)
+def test_what_is_beside_train_is_the_validation_side_or_noted(tmp_path, files, validation, unused):
+    files = {**classes(20, 20, prefix="train/"), **files, f"{validation}/b/9.png": b"y"}
+    root = write(tmp_path, files)
     dataset = data.load(root)
-    assert dataset.notes == [note.replace("ROOT", root) for note in notes]
+    used = " and ".join(f"{root}/{side}" for side in dict.fromkeys(["train", validation]))
+    note = f"images are taken from the class folders in {used}; not in them, so not used: {unused}"
+    assert dataset.notes == ([note.replace("ROOT", root)] if unused else [])
     assert dataset.class_names == ["a", "b"] and dataset.validation.any()
     rows = np.flatnonzero(dataset.validation)
     assert all(dataset.names[row].startswith(f"{root}/{validation}/") for row in rows)
 
 
+VEHICLES = classes(4, 4, 4, names=["bus", "plane", "train"])
 STAY = {
-    "loose": {**classes(4, 4, 4, names=["plane", "test", "train"])},
-    "with a folder in it": {
-        **classes(4, 4, 4, names=["bus", "plane", "train"]),
-        "train/x/0.png": b"x",
-    },
-    "with folders only": {
-        **classes(4, 4, 4, names=["bus", "plane", "train"]),
-        **classes(5, 5, prefix="train/"),
-    },
+    "loose": classes(4, 4, 4, names=["plane", "test", "train"]),
+    "with a folder in it": {**VEHICLES, "train/x/0.png": b"x"},
+    "with folders only": {**VEHICLES, **classes(5, 5, prefix="train/")},
     "two tests": classes(4, 4, names=["negative_test", "positive_test"]),
 }
 
@@ -107,22 +82,14 @@ def loose(*places):
 
 
 NOT_READ = "needed are CLASS/* or train/CLASS/* with .jpg .jpeg .png .bmp .gif .webp"
+WHERE = "images are not in class folders: 3 in "
 UNUSABLE = {
     "nothing": ({"x/": b""}, "no images"),
-    "loose images": (loose("."), "images are not in class folders: 3 in ROOT"),
-    "loose splits": (
-        loose("test1", "train"),
-        "images are not in class folders: 3 in ROOT/test1, 3 in ROOT/train",
-    ),
-    "train alone": (loose("train"), "images are not in class folders: 3 in ROOT/train"),
-    "numbered splits": (
-        loose("train_1", "train_2"),
-        "images are not in class folders: 3 in ROOT/train_1, 3 in ROOT/train_2",
-    ),
-    "splits inside classes": (
-        loose("a/train", "b/train"),
-        "images are not in class folders: 3 in ROOT/a/train, 3 in ROOT/b/train",
-    ),
+    "loose images": (loose("."), f"{WHERE}ROOT"),
+    "loose splits": (loose("test1", "train"), f"{WHERE}ROOT/test1, 3 in ROOT/train"),
+    "train alone": (loose("train"), f"{WHERE}ROOT/train"),
+    "numbered splits": (loose("train_1", "train_2"), f"{WHERE}ROOT/train_1, 3 in ROOT/train_2"),
+    "inside classes": (loose("a/train", "b/train"), f"{WHERE}ROOT/a/train, 3 in ROOT/b/train"),
     "other formats": ({"a/0.tif": b"x", "b/0.tif": b"x"}, "no images; 2 .tif files are not read"),
 }
 
@@ -133,30 +100,33 @@ def test_of_what_cannot_be_used_it_is_said_what_was_found_where(tmp_path, files,
     assert refusal(root) == f"{root}: {found.replace('ROOT', root)}; {NOT_READ}"
 
 
-def test_folders_of_the_project_itself_are_left_out(tmp_path):
-    root = write(tmp_path, {**classes(4, 4), "tensorboard/digits/plot.png": picture(0)})
-    dataset = data.load(root, left_out=[tmp_path / "tensorboard", tmp_path / "absent"])
-    assert dataset.class_names == ["a", "b"] and dataset.notes == []
+def test_what_is_not_a_folder_is_refused(tmp_path):
+    way_on = "no such folder; --data takes digits, tfds:NAME or a folder"
+    assert refusal(tmp_path / "none") == f"{tmp_path}/none: {way_on}"
+    assert refusal("") == f"no name: {way_on}"
+    assert refusal("nul\0") == f"nul\\x00: {way_on}"
 
 
-def test_files_that_lie_about_are_ignored_in_silence(tmp_path):
+def test_what_lies_about_is_ignored_in_silence(tmp_path):
     litter = [".DS_Store", "._0.png", ".hidden.png", "Thumbs.db", "desktop.ini", "notes.txt"]
     files = {f"{where}{name}": b"x" for where in ("a/", "b/", "") for name in litter}
     files |= {".git/config": b"x", "__MACOSX/a/0.png": b"x", "a/.ipynb_checkpoints/0.png": b"x"}
+    # The project's own folder, which is given as left out.
+    files |= {"tensorboard/digits/plot.png": picture(0)}
     images = {"a/0.PNG": b"1", "a/1.Jpg": b"2", "b/0.JPEG": b"3", "b/1.WebP": b"4", "b/2.gif": b"5"}
-    dataset = data.load(write(tmp_path, {**images, **files}))
+    root = write(tmp_path, {**images, **files})
+    dataset = data.load(root, left_out=[tmp_path / "tensorboard", tmp_path / "absent"])
     assert len(dataset.names) == 5 and dataset.notes == []
 
 
 def test_other_files_and_folders_are_noted(tmp_path):
-    others = ["a/x.tif", "a/y.TIF", "b/z.heic", "b/noextension", "b/deep/0.png", "b/new\nline.a\tb"]
-    files = {**classes(4, 4), **dict.fromkeys([*others, "stray.png"], b"x")}
-    dataset = data.load(write(tmp_path, files))
-    assert len(dataset.names) == 8
-    assert dataset.notes == [
+    others = ["a/x.tif", "a/y.TIF", "b/z.heic", "b/noextension", "b/new\nline.a\tb"]
+    others += ["b/deep/0.png", "stray.png"]
+    root = write(tmp_path, {**classes(4, 4), **dict.fromkeys(others, b"x")})
+    unused = f"not in them, so not used: 1 in {root}, 1 in {root}/b/deep"
+    assert data.load(root).notes == [
         "1 .a\\tb, 1 .heic, 2 .tif, 1 no-extension files are not read",
-        "images in folders inside class folders, which are not read: 1",
-        "images outside class folders, which are not read: 1",
+        f"images are taken from the class folders in {root}; {unused}",
     ]
 
 
@@ -174,57 +144,16 @@ def test_strange_names_of_files_and_classes_work_and_print_on_one_line(tmp_path)
     assert [data.digest(encoded) for encoded in read_all(dataset)] == dataset.digests
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path):
-    write(tmp_path / "elsewhere", classes(3))
+def test_links_are_followed_but_not_in_circles_and_damaged_if_they_lead_nowhere(tmp_path):
+    write(tmp_path / "elsewhere", {**classes(3), "file.png": picture(99)})
     root = tmp_path / "root"
     write(root, classes(3, names="b"))
     (root / "a").symlink_to(tmp_path / "elsewhere" / "a")
     (root / "b" / "link.png").symlink_to(tmp_path / "elsewhere" / "file.png")
-    (tmp_path / "elsewhere" / "file.png").write_bytes(picture(99))
     (root / "b" / "circle").symlink_to(root)
+    (root / "b" / "nowhere.png").symlink_to(tmp_path / "gone.png")
     dataset = data.load(str(root))
     counts = {name: sum(sizes) for name, sizes in dataset.counts().items()}
-    assert counts == {"a": 3, "b": 4} and dataset.notes == []
-
-
-@pytest.mark.parametrize("target", ["gone.png", "link.png"], ids=["broken", "to itself"])
-def test_a_link_that_leads_nowhere_is_a_damaged_image_and_a_pipe_is_none(tmp_path, target):
-    write(tmp_path, classes(3, 3))
-    os.mkfifo(tmp_path / "a" / "pipe.png")
-    (tmp_path / "a" / "link.png").symlink_to(tmp_path / "a" / target)
-    dataset = data.load(str(tmp_path))
-    assert dataset.names[3] == f"{tmp_path}/a/link.png"
+    assert counts == {"a": 3, "b": 5} and dataset.notes == []
     with pytest.raises(data.DamagedImage, match="cannot be read: "):
-        data.decode(read_all(dataset)[3])
-    assert dataset.notes == ["1 .png files are not read"]
-
-
-@pytest.mark.parametrize("names", [["a", "c"], [""]], ids=["classes", "all"])
-def test_folders_that_cannot_be_read_are_all_named(open_path, names):
-    write(open_path, classes(3, 3, 3))
-    for name in names:
-        os.chmod(open_path / name, 0o311)
-    with ordinary_user():
-        message = refusal(open_path)
-    for name in names:
-        os.chmod(open_path / name, 0o755)
-    problems = [f"{open_path / name} cannot be read: Permission denied" for name in names]
-    assert message == data.problem_list(str(open_path), problems)
-
-
-def test_a_file_that_cannot_be_read_is_a_damaged_image(open_path):
-    write(open_path, classes(3, 3))
-    os.chmod(open_path / "a" / "1.png", 0)
-    with ordinary_user():
-        encoded = read_all(data.load(str(open_path)))[1]
-    with pytest.raises(data.DamagedImage, match="cannot be read: Permission denied"):
-        data.decode(encoded)
-
-
-def test_what_is_not_a_folder_is_refused(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    takes = "; --data takes digits, tfds:NAME or a folder"
-    assert refusal(tmp_path / "none") == f"{tmp_path}/none: no such folder{takes}"
-    assert refusal("") == f"no name: no such folder{takes}"
-    assert refusal("nul\0") == f"nul\\x00: no such folder{takes}"
-    assert refusal(tmp_path / "file") == f"{tmp_path}/file: not a folder{takes}"
+        data.decode(read_all(dataset)[-1])
