@@ -1,10 +1,8 @@
 """Features are the backbone's, bit-identical however they are computed, and the cache is right."""
 
 import functools
-import os
 import pickle
-import subprocess
-import sys
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,6 @@ import model
 import tasks
 
 SIZE = 32
-ROW = 4 * model.FEATURES  # bytes
 build_once = functools.cache(model.backbone)
 
 
@@ -30,7 +27,7 @@ def dataset(images):
 
 
 @pytest.fixture(autouse=True)
-def small_shards_and_one_conversion(monkeypatch):
+def small_shards_and_one_backbone(monkeypatch):
     monkeypatch.setattr(features, "SHARD", 10)  # 24 images: shards of 10, 10 and 4
     monkeypatch.setattr(model, "backbone", build_once)
 
@@ -44,7 +41,7 @@ def values(found):
     return np.array(features.map_features(found.directory, found.shape))
 
 
-@pytest.mark.parametrize("kind", ("scale", "standardize"))
+@pytest.mark.parametrize("kind", ["scale", "standardize"])
 def test_features_are_those_of_the_keras_model(tmp_path, kind, monkeypatch):
     folder = write_images(tmp_path / "two sizes", ["disc", "stripes"], each=3, size=40)
     dataset = data.load(str(write_images(folder, ["noise"], each=6, size=30)))
@@ -91,7 +88,6 @@ def test_a_sequential_source_is_read_once_and_only_what_is_missing(dataset, tmp_
 
 DAMAGE = {
     "a number": (lambda at: np.memmap(at / features.ROWS, np.float32, "r+").put(-1, -1), 4),
-    "a short file": (lambda at: os.truncate(at / features.ROWS, 22 * ROW), 4),
     "a missing file": (lambda at: (at / features.ROWS).unlink(), 24),
     "an empty record": (lambda at: (at / "shard-00000.json").write_bytes(b""), 10),
 }
@@ -112,10 +108,9 @@ def test_a_damaged_shard_is_named_and_made_again(dataset, tmp_path, capsys, dama
 def test_all_that_changes_features_changes_the_key(dataset, monkeypatch):
     relabelled = replace(dataset, labels=dataset.labels[::-1], names=dataset.names[::-1])
     settings = (SIZE, "scale", "imagenet")
-    key = features.key(dataset, *settings)
-    assert features.key(relabelled, *settings) == key
     others = [(64, *settings[1:]), (SIZE, "standardize", "imagenet"), (SIZE, "scale", "random")]
-    keys = [key, *(features.key(dataset, *other) for other in others)]
+    keys = [features.key(dataset, *variant) for variant in (settings, *others)]
+    assert features.key(relabelled, *settings) == keys[0]
     keys.append(features.key(replace(dataset, digests=dataset.digests[::-1]), *settings))
     for name in ("engine", "decoder"):
         monkeypatch.setattr(features, name, lambda: "another")
@@ -150,49 +145,14 @@ def test_an_image_that_changes_after_loading_is_named(tmp_path):
         extract(dataset, tmp_path / "cache")
 
 
-EXTRACT = """
-import concurrent.futures, resource, signal, sys
-import data, features
-
-class Limited(concurrent.futures.ThreadPoolExecutor):
-    def submit(self, function, *arguments):
-        if function is features.extract_shard:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
-        return super().submit(function, *arguments)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-features.SHARD = 10
-try:
-    arguments = data.load(sys.argv[1]), 32, "scale", "imagenet", sys.argv[2], False, Limited(1)
-    features.extract(*arguments)
-except features.CacheError as error:
-    print(error)
-"""
-
-
-def start(images, cache, limit):
-    """Start an extraction in which no file may become larger than `limit` bytes."""
-    line = [sys.executable, "-c", EXTRACT, str(images), str(cache), str(limit)]
-    return subprocess.Popen(line, cwd=Path(data.__file__).parent, stdout=subprocess.PIPE, text=True)
-
-
-def test_a_full_disk_is_told_and_what_was_written_counts(images, dataset, tmp_path):
+def test_a_full_disk_is_told_and_what_was_written_counts(dataset, tmp_path):
     # The first shard of ten rows fits, the second does not.
-    told, _ = start(images, tmp_path, 13 * ROW).communicate(timeout=120)
-    assert "File too large; see --cache-dir" in told and told.count("\n") == 1
+    _, limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (13 * features.ROW_BYTES, limit))
+    try:
+        with pytest.raises(features.CacheError, match=r"^.*: File too large; see --cache-dir$"):
+            extract(dataset, tmp_path, threads=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     assert extract(dataset, tmp_path).computed == 14
     assert not list(tmp_path.rglob("*.tmp"))
-
-
-def test_two_processes_on_an_empty_cache_both_end_with_the_same(images, dataset, tmp_path):
-    both = [start(images, tmp_path / "shared", 2**30) for _ in range(2)]
-    ends = [(process.communicate(timeout=120)[0], process.returncode) for process in both]
-    assert ends == [("", 0), ("", 0)]
-    shared, alone = extract(dataset, tmp_path / "shared"), extract(dataset, tmp_path / "alone")
-    assert (shared.computed, alone.computed) == (0, 24)
-    np.testing.assert_array_equal(values(shared), values(alone))
-
-
-def test_a_cache_that_cannot_be_written_is_told(dataset, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(features.CacheError, match=r"file.*: Not a directory; see --cache-dir"):
-        extract(dataset, tmp_path / "file" / "cache")

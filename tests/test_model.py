@@ -1,8 +1,6 @@
 """The parts of the model do what they say, and weights are verified before they are used."""
 
-import json
 import warnings
-import zipfile
 
 import numpy as np
 import pytest
@@ -11,18 +9,14 @@ import model
 from tensorflow_setup import keras, tf
 
 
-@pytest.fixture(scope="module")
-def pictures():
-    random = np.random.default_rng(0)
-    shapes = [(1, 40, 60, 3), (1, 96, 96, 3), (1, 130, 20, 3)]
-    return [random.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+def make_picture(height, width):
+    return np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
 
 
-def test_the_backbone_is_frozen_and_holds_the_weights_of_their_readme():
+def test_the_backbone_is_frozen_and_its_weights_are_those_of_their_readme():
     backbone = model.backbone(32)
     assert not backbone.trainable_variables
     assert backbone.output_shape == (None, model.FEATURES)
-    assert model.sha256(backbone.get_weights()) == model.IMAGENET_SHA256
     assert model.IMAGENET_SHA256 in (model.IMAGENET.parent / "README.md").read_text()
 
 
@@ -31,46 +25,38 @@ def test_the_backbone_is_frozen_and_holds_the_weights_of_their_readme():
 )
 def test_changed_weights_are_refused(tmp_path, monkeypatch, change, reason):
     backbone = model.backbone(32)
-    arrays = backbone.get_weights()
-    arrays[0][0] += change
-    backbone.set_weights(arrays)
+    backbone.weights[0].assign_add(np.full(backbone.weights[0].shape, change))
     backbone.save_weights(tmp_path / "changed.weights.h5")
     monkeypatch.setattr(model, "IMAGENET", tmp_path / "changed.weights.h5")
     with pytest.raises(model.WeightsError, match=rf"changed\.weights\.h5 .*{reason}.*; restore"):
         model.backbone(32)
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights at all", None, "another model"])
+@pytest.mark.parametrize("content", [b"", b"no weights at all", "another model"])
 def test_a_file_without_the_backbones_weights_is_refused(tmp_path, content):
     path = tmp_path / "own.weights.h5"
     if content == "another model":
         keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(path)
-    elif content is not None:
+    else:
         path.write_bytes(content)
-    with pytest.raises(
-        model.WeightsError, match=r"own\.weights\.h5 does not.*--weights"
-    ) as refusal:
+    with pytest.raises(model.WeightsError, match=r"own\.weights\.h5 does not.*--weights.*\Z"):
         model.backbone(32, str(path))
-    assert "\n" not in str(refusal.value)
 
 
 def test_random_weights_are_the_same_every_time_and_not_imagenet():
-    first, second = (model.sha256(model.backbone(32, "random").get_weights()) for _ in range(2))
-    assert first == second != model.IMAGENET_SHA256
+    names = ("random", "random", "imagenet")
+    first, second, imagenet = (model.backbone(32, name).get_weights()[0] for name in names)
+    np.testing.assert_array_equal(first, second)
+    assert np.any(first != imagenet)
 
 
-def test_a_missing_weights_file_is_refused():
-    with pytest.raises(model.WeightsError, match=r"none\.h5: No such file.*--weights"):
-        model.weights_key("none.h5")
-
-
-@pytest.mark.parametrize("kind", ("scale", "standardize"))
-def test_preprocessing_is_that_of_tensorflow_eagerly_and_in_a_graph(pictures, kind):
+@pytest.mark.parametrize("kind", ["scale", "standardize"])
+def test_preprocessing_is_that_of_tensorflow_eagerly_and_in_a_graph(kind):
     prepare = model.preprocessing(48, kind)
     graph = tf.function(lambda image: prepare(image))
     constant, nearly_constant = np.full((2, 1, 48, 48, 3), 7, np.uint8)
     nearly_constant[0, 5, 5, 0] = 8
-    for picture in [*pictures, constant, nearly_constant]:
+    for picture in (make_picture(40, 60), make_picture(130, 20), constant, nearly_constant):
         resized = tf.image.resize(picture, (48, 48))
         standard = tf.image.per_image_standardization(resized)
         expected = standard if kind == "standardize" else resized / 127.5 - 1
@@ -79,25 +65,21 @@ def test_preprocessing_is_that_of_tensorflow_eagerly_and_in_a_graph(pictures, ki
 
 
 def test_a_head_begins_as_a_dense_layer_of_keras_with_that_seed():
-    initializer = keras.initializers.GlorotUniform(seed=5)
-    layer = keras.layers.Dense(3, kernel_initializer=initializer)
+    layer = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=5))
     layer.build((None, model.FEATURES))
     np.testing.assert_array_equal(model.initial_kernel(3, 5), layer.get_weights()[0])
     assert np.any(model.initial_kernel(3, 5) != model.initial_kernel(3, 6))
 
 
-def test_the_saved_whole_loads_without_warnings_and_is_its_parts_one_after_another(
-    pictures, tmp_path
-):
+def test_the_saved_whole_loads_without_warnings_and_is_its_parts_one_after_another(tmp_path):
     kernel, bias = model.initial_kernel(3, 0), np.array([0.1, 0.2, 0.3], np.float32)
-    whole = model.join_model(kernel, bias, 48, "standardize", "imagenet", 0.2)
-    model.save_with_names(whole, tmp_path / "whole.keras", ["a", "b", "ü"])
+    model.join_model(kernel, bias, 48, "standardize", "imagenet", 0.2).save(tmp_path / "a.keras")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        loaded = keras.models.load_model(tmp_path / "whole.keras")
-    pixels = model.preprocessing(48, "standardize")(pictures[0])
+        loaded = keras.models.load_model(tmp_path / "a.keras")
+    picture = make_picture(40, 60)
+    pixels = model.preprocessing(48, "standardize")(picture)
     logits = model.backbone(48)(pixels, training=False).numpy() @ kernel + bias
-    np.testing.assert_allclose(loaded(pictures[0]), tf.nn.softmax(logits), atol=1e-6)
-    assert loaded.evaluate(pictures[0], np.argmax(logits, -1), verbose=0)[1] == 1
-    with zipfile.ZipFile(tmp_path / "whole.keras") as archive:
-        assert json.loads(archive.read(model.CLASS_NAMES)) == ["a", "b", "ü"]
+    np.testing.assert_allclose(loaded(picture), tf.nn.softmax(logits), atol=1e-6)
+    assert loaded.inputs[0].dtype == "uint8"
+    assert loaded.evaluate(picture, np.argmax(logits, -1), verbose=0)[1] == 1

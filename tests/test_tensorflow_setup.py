@@ -3,9 +3,8 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import tasks
+from conftest import PROJECT
 
 IMPORT = """
 import gc, sys
@@ -23,7 +22,7 @@ KERAS_JSON = '{"floatx": "float16", "backend": "jax", "image_data_format": "chan
 def test_import_is_silent_and_sets_threads_and_keras_whatever_the_user_has(tmp_path):
     (tmp_path / "keras.json").write_text(KERAS_JSON)
     users = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "torch", "TF_USE_LEGACY_KERAS": "1"}
-    line, folder = [sys.executable, "-c", IMPORT], Path(tasks.__file__).parent
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, env=os.environ | users)
+    line = [sys.executable, "-c", IMPORT]
+    done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, env=os.environ | users)
     assert done.stderr == "after\n"
     assert done.stdout == "1\ntensorflow float32 channels_last\n"
