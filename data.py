@@ -1,54 +1,23 @@
-"""Where images come from: the embedded digits, an image folder, TFRecords or a TFDS data set.
+"""The images of a source as one `Dataset`: labels, training and validation side, notes, checks.
 
-`load` reads a source once and returns one `Dataset`: every image has a row, a label, a side
-(training or validation) and a name for messages. The images stay where they are; the data set's
-source reads them again. The other sources are in folders.py, records.py and tfds_source.py.
+`load` reads the source once. Every image has a row, a label, a side and a name for messages.
 """
 
-import functools
 import hashlib
-import io
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
+import sources
 from decoding import DamagedImage, decode, decode_with_remarks
+from sources import DataError, Listing, Source, digest, problem_list
 
 __all__ = ["DamagedImage", "decode", "decode_with_remarks"]
 
 # A class with this many times the images of another is worth a note.
 IMBALANCE = 10
-# A note names so many images and counts the others.
-NAMED = 10
-
-
-class DataError(Exception):
-    """The data cannot be used as they are; the message says what, where, and what to do."""
-
-
-class Source(Protocol):
-    """Where encoded images can be read again; picklable: paths and offsets, never open files."""
-
-    # True where reading a row means reading all rows before it: ask for all in one call.
-    sequential = False
-
-    def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
-        """Yield the encoded image of each row, in ascending order; an OSError if unreadable."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image as its source lists it."""
-
-    name: str  # for messages, on one line
-    label: int | str  # one of the source's classes
-    digest: bytes
-    validation: bool | None  # None: the source has no split, for none of its images
-    key: bytes | None = None  # decides the side where there is no split; None: the digest does
 
 
 @dataclass(frozen=True)
@@ -64,8 +33,8 @@ class Dataset:
     names: list[str]  # each printable on one line
     digests: list[bytes]  # sha256 of each encoded image
     notes: list[str]  # what the user should know
-    places: np.ndarray | None  # (N,) in [0, 1), decides the side; None: the source has a split
-    fraction: float  # share of validation images where the source has no split
+    listing: Listing  # of all images of the source
+    fraction: float  # of the images for validation, where the source has no split
 
     @property
     def images_fingerprint(self) -> str:
@@ -92,16 +61,9 @@ class Dataset:
         Where the source has no split, an image changes its side if its class would otherwise have
         none on the other side.
         """
-        keep = np.flatnonzero(np.isin(self.rows, list(rows), invert=True))
-        labels, validation, places = self.labels[keep], self.validation[keep], self.places
-        if places is not None:
-            places = places[keep]
-            validation = _split(labels, places, self.fraction)
-        names = [self.names[i] for i in keep]
-        digests = [self.digests[i] for i in keep]
-        arrays = {"labels": labels, "validation": validation, "places": places}
-        smaller = replace(self, rows=self.rows[keep], names=names, digests=digests, **arrays)
-        _require_both_sides(smaller, empty=_empty_classes(self))
+        remaining = np.setdiff1d(self.rows, list(rows))
+        smaller = _make_dataset(self.listing, remaining, self.fraction, self.notes)
+        _require_both_sides(smaller, needed=np.unique(self.labels))
         return smaller
 
 
@@ -119,94 +81,33 @@ def load(
     image's side. In classes of about 20 images or more it keeps it when others come or go; in
     smaller ones it may change it, since each class needs both sides. Raises DataError.
     """
-    # They import this module, and two of them TensorFlow, which nothing else here needs.
-    if train is not None or test is not None:
-        from records import list_tfrecords
+    from_tfds = train is None and source.startswith("tfds:")
+    if from_tfds or train is not None:
+        # It imports TensorFlow, which nothing else here needs.
+        import records
 
-        dataset = list_tfrecords(train, test, validation_fraction)
-    elif source.startswith("tfds:"):
-        from tfds_source import list_tfds
-
-        dataset = list_tfds(source.removeprefix("tfds:"), validation_fraction)
+        listing = records.list_tfds(source) if from_tfds else records.list_tfrecords(train, test)
     elif source == "digits":
-        dataset = _list_digits(validation_fraction)
+        listing = sources.list_digits()
     else:
-        from folders import list_folder
-
-        dataset = list_folder(source, validation_fraction, left_out)
-    empty = _empty_classes(dataset) if source.startswith("tfds:") else []
-    _require_both_sides(dataset, empty)
-    notes = [f"classes without images: {', '.join(empty)}"] if empty else []
-    notes += _imbalance(dataset) + _duplicates(dataset)
-    return replace(dataset, notes=dataset.notes + notes)
-
-
-def make_dataset(
-    name: str,
-    source: Source,
-    entries: Sequence[Entry],
-    classes: dict[int | str, str],
-    fraction: float,
-    notes: Sequence[str] = (),
-) -> Dataset:
-    """Return the Dataset of a source, whose row i is entry i; `classes` is {label: name}."""
-    if not entries:
-        raise DataError(problem_list(name, ["no images", *notes]))
-    numbers = {label: number for number, label in enumerate(classes)}
-    labels = np.array([numbers[entry.label] for entry in entries], np.int32)
-    places = None
-    if entries[0].validation is None:
-        # A hash spreads the images evenly over [0, 1).
-        keys = (hashlib.sha256(entry.key or entry.digest).digest() for entry in entries)
-        places = np.array([int.from_bytes(key[:8], "big") / 2**64 for key in keys])
-        validation = _split(labels, places, fraction)
-    else:
-        validation = np.array([entry.validation for entry in entries])
-    return Dataset(
-        name=name,
-        class_names=[one_line(name) for name in classes.values()],
-        source=source,
-        rows=np.arange(len(entries)),
-        labels=labels,
-        validation=validation,
-        names=[entry.name for entry in entries],
-        digests=[entry.digest for entry in entries],
-        notes=list(notes),
-        places=places,
-        fraction=fraction,
-    )
-
-
-def digest(encoded: bytes | OSError) -> bytes:
-    """Return the sha256 of an encoded image; one that cannot be read counts as empty."""
-    return hashlib.sha256(b"" if isinstance(encoded, OSError) else encoded).digest()
-
-
-def one_line(text: str) -> str:
-    """Return the text as it is if it prints on one line, else with escapes."""
-    return text if text.isprintable() else repr(text)[1:-1]
-
-
-def path_text(path: str | os.PathLike) -> str:
-    """Return a path for messages, on one line, and the same under every locale."""
-    return one_line(os.fsencode(path).decode(errors="surrogateescape"))
-
-
-def problem_list(name: str, problems: Sequence[str]) -> str:
-    """Return one line for one problem; for more, their number and then one line each."""
-    if len(problems) == 1:
-        return f"{name}: {problems[0]}"
-    return "\n  ".join([f"{name}: {len(problems)} problems", *problems])
+        listing = sources.list_folder(source, left_out)
+    rows, needed, notes = np.arange(len(listing.entries)), range(len(listing.classes)), []
+    dataset = _make_dataset(listing, rows, validation_fraction, listing.notes)
+    if from_tfds:
+        # There each class has an output, whether it has images or not.
+        needed = np.unique(dataset.labels)
+        empty = [name for name, sizes in dataset.counts().items() if not any(sizes)]
+        notes = [f"classes without images: {', '.join(empty)}"] if empty else []
+    _require_both_sides(dataset, needed)
+    notes = [*listing.notes, *notes, *_imbalance(dataset), *_duplicates(dataset)]
+    return replace(dataset, notes=notes)
 
 
 def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
     """Return the error that names all damaged images, {row: reason}, of a full data set."""
     problems = [f"{dataset.names[row]}: {reason}" for row, reason in sorted(damaged.items())]
-    way_on = "mend or remove them, or leave them out with --skip-damaged"
-    if len(problems) == 1:
-        return DataError(f"{problems[0]}; {way_on}")
-    heading = f"{dataset.name}: {len(problems)} damaged images; {way_on}"
-    return DataError("\n  ".join([heading, *problems]))
+    way_on = "; mend or remove them, or leave them out with --skip-damaged"
+    return DataError(problem_list(dataset.name, problems, "damaged images", way_on))
 
 
 def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
@@ -214,44 +115,57 @@ def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
 
     `remarks` is {row: remarks joined by "; "}; rows that were left out of the data set are skipped.
     """
-    found = {}
+    found = defaultdict(list)
     for row, name in zip(dataset.rows.tolist(), dataset.names, strict=True):
         for remark in remarks[row].split("; ") if row in remarks else ():
-            found.setdefault(remark, []).append(name)
-    return [f"images that {kind}: {len(have)} ({join_some(have)})" for kind, have in found.items()]
-
-
-def join_some(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
-
-
-def _split(labels: np.ndarray, places: np.ndarray, fraction: float) -> np.ndarray:
-    """Return sides (N,) bool: validation below `fraction`, but both sides in a class of two."""
-    validation = places < fraction
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) > 1:
-            rows = rows[np.argsort(places[rows], kind="stable")]
-            validation[rows[0]], validation[rows[-1]] = True, False
-    return validation
-
-
-def _empty_classes(dataset: Dataset) -> list[str]:
-    return [name for name, sizes in dataset.counts().items() if not sum(sizes)]
-
-
-def _require_both_sides(dataset: Dataset, empty: Sequence[str]) -> None:
-    """Raise DataError with all classes that cannot be trained and validated, except `empty`."""
-    counts = dataset.counts()
-    problems = [
-        f"class {name} needs training and validation images and has {train} and {validation}; "
-        "add some or remove the class"
-        for name, (train, validation) in counts.items()
-        if name not in empty and not (train and validation)
+            found[remark].append(name)
+    return [
+        f"images that {kind}: {len(have)} ({sources.join_some(have)})"
+        for kind, have in found.items()
     ]
-    if len(counts) - len(empty) < 2:
+
+
+def _make_dataset(listing: Listing, rows: np.ndarray, fraction: float, notes: list[str]) -> Dataset:
+    """Return some rows of a source as a data set, split if the source is not."""
+    entries = [listing.entries[row] for row in rows]
+    if not entries:
+        raise DataError(problem_list(listing.name, ["no images", *notes]))
+    numbers = {label: number for number, label in enumerate(listing.classes)}
+    labels = np.array([numbers[entry.label] for entry in entries], np.int32)
+    validation = np.array([bool(entry.validation) for entry in entries])
+    if entries[0].validation is None:
+        hashes = (hashlib.sha256(entry.key or entry.digest).digest() for entry in entries)
+        # Spread evenly over [0, 1).
+        places = np.array([int.from_bytes(value[:8], "big") / 2**64 for value in hashes])
+        validation = places < fraction
+        for label in np.unique(labels):
+            members = np.flatnonzero(labels == label)
+            if len(members) > 1:
+                members = members[np.argsort(places[members], kind="stable")]
+                validation[members[0]], validation[members[-1]] = True, False
+    return Dataset(
+        name=listing.name,
+        class_names=list(listing.classes.values()),
+        source=listing.source,
+        rows=rows,
+        labels=labels,
+        validation=validation,
+        names=[entry.name for entry in entries],
+        digests=[entry.digest for entry in entries],
+        notes=notes,
+        listing=listing,
+        fraction=fraction,
+    )
+
+
+def _require_both_sides(dataset: Dataset, needed: Sequence[int]) -> None:
+    """Raise DataError with all needed classes that cannot be both trained and validated."""
+    counts, problems = list(dataset.counts().items()), []
+    for name, (train, validation) in (counts[label] for label in needed):
+        if not (train and validation):
+            has = f"has {train} and {validation}; add some or remove the class"
+            problems.append(f"class {name} needs training and validation images and {has}")
+    if len(needed) < 2:
         problems.append("only one class has images; at least two are needed")
     if problems:
         # A note may tell why.
@@ -259,16 +173,16 @@ def _require_both_sides(dataset: Dataset, empty: Sequence[str]) -> None:
 
 
 def _imbalance(dataset: Dataset) -> list[str]:
-    sizes = {name: train for name, (train, _) in dataset.counts().items() if train}
-    most, least = max(sizes, key=sizes.get), min(sizes, key=sizes.get)
-    if IMBALANCE * sizes[least] >= sizes[most]:
+    counts = [(train, name) for name, (train, _) in dataset.counts().items() if train]
+    (least, small), (most, large) = min(counts), max(counts)
+    if IMBALANCE * least >= most:
         return []
-    return [f"unbalanced: {sizes[most]} training images of {most}, {sizes[least]} of {least}"]
+    return [f"unbalanced: {most} training images of {large}, {least} of {small}"]
 
 
 def _duplicates(dataset: Dataset) -> list[str]:
     """Return a note on validation images whose bytes are a training image's, too."""
-    names, labels, digests = dataset.names, dataset.labels, dataset.digests
+    labels, digests = dataset.labels, dataset.digests
     train = {digests[i]: i for i in np.flatnonzero(~dataset.validation)}
     # Files that are empty or unreadable are damaged, not alike.
     train.pop(digest(b""), None)
@@ -276,44 +190,8 @@ def _duplicates(dataset: Dataset) -> list[str]:
     pairs = [(i, train[digests[i]]) for i in validation if digests[i] in train]
     if not pairs:
         return []
-    other = [pair for pair in pairs if len(set(labels[[*pair]])) > 1]
-    example = [f"{names[i]} ({dataset.class_names[labels[i]]})" for i in [*other, *pairs][0]]
-    note = f"{len(pairs)} validation images are training images too"
+    other = [(i, twin) for i, twin in pairs if labels[i] != labels[twin]]
+    first = [f"{dataset.names[i]} ({dataset.class_names[labels[i]]})" for i in (other or pairs)[0]]
     contradiction = f", {len(other)} of them with contradictory labels" if other else ""
-    return [f"{note}{contradiction}, e.g. {' is '.join(example)}"]
-
-
-@dataclass(frozen=True)
-class Digits(Source):
-    """scikit-learn's 1,797 handwritten digits, 8 x 8 grey, embedded in the library."""
-
-    def read(self, rows: Iterable[int]) -> Iterator[bytes]:
-        """Yield each digit as a BMP file."""
-        images, _ = _load_digits()
-        for row in rows:
-            pixels = (images[row].reshape(8, 8) * (255 / 16)).round().astype(np.uint8)
-            file = io.BytesIO()
-            Image.fromarray(pixels).save(file, "BMP")
-            yield file.getvalue()
-
-
-@functools.cache
-def _load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return images (1797, 64), 0 to 16, and labels (1797,)."""
-    # Only this source needs scikit-learn, whose import takes a second.
-    from sklearn.datasets import load_digits
-
-    return load_digits(return_X_y=True)
-
-
-def _list_digits(fraction: float) -> Dataset:
-    labels = _load_digits()[1].tolist()
-    encoded = Digits().read(range(len(labels)))
-    entries = [
-        Entry(f"digit {row}", label, digest(image), None, b"%d" % row)
-        for row, (label, image) in enumerate(zip(labels, encoded, strict=True))
-    ]
-    classes = {digit: str(digit) for digit in range(10)}
-    note = "the embedded digits are used; for the folder digits give ./digits"
-    notes = [note] if os.path.isdir("digits") else []
-    return make_dataset("digits", Digits(), entries, classes, fraction, notes)
+    note = f"{len(pairs)} validation images are training images too{contradiction}"
+    return [f"{note}, e.g. {' is '.join(first)}"]

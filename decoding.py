@@ -1,12 +1,13 @@
 """Encoded images become pixels: `decode`. Anything that is not a whole image is a DamagedImage."""
 
+import contextlib
 import io
 import re
 import warnings
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 # 150 MB once decoded. A phone's largest photograph has 48 million pixels.
@@ -16,6 +17,10 @@ TURNED = "are turned by their EXIF orientation, which is ignored as by TensorFlo
 HARMLESS = "have faults that cost no pixels"
 SURPLUS = "have surplus bytes and may be damaged"
 
+# The size is compared with MAX_PIXELS before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+# Pillow refuses more than 1 MB of compressed text or color profile, which change no pixel.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 # Pillow's warnings do not name the file, and what matters arrives as an exception.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -38,48 +43,45 @@ def decode(encoded: bytes | OSError) -> np.ndarray:
 def decode_with_remarks(encoded: bytes | OSError) -> tuple[np.ndarray, str | None]:
     """Return what `decode` returns, and remarks on the image joined by "; ", or None."""
     if isinstance(encoded, OSError):
-        raise DamagedImage(f"cannot be read: {encoded.strerror or encoded}")
+        raise DamagedImage(f"cannot be read: {encoded}")
     if not encoded:
         raise DamagedImage("empty")
-    # Pillow refuses more than 1 MB of compressed text or color profile, which change no pixel.
-    encoded = _without_metadata(encoded) if encoded.startswith(b"\x89PNG") else encoded
     try:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise DamagedImage(f"more than {MAX_PIXELS:,} pixels") from None
-    # Pillow's readers raise anything from OSError to SyntaxError.
-    except Exception:
-        raise DamagedImage(f"damaged, or not a {', '.join(FORMATS)} image") from None
-    size = f"{image.width} x {image.height}"
-    if image.width * image.height > MAX_PIXELS:
-        raise DamagedImage(f"{size} is more than {MAX_PIXELS:,} pixels")
-    if max(image.size) > MAX_SIDE:
-        raise DamagedImage(f"{size} pixels: a side is longer than {MAX_SIDE:,}")
-    try:
-        pixels, remark = _pixels(image, encoded)
+        if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
+            most = f"at most {MAX_PIXELS:,}, and {MAX_SIDE:,} a side, can be used"
+            raise DamagedImage(f"{image.width} x {image.height} pixels; {most}")
+        pixels, remark = _decode_opened(image, encoded)
     # Lack of memory says nothing about the image.
-    except MemoryError:
+    except (DamagedImage, MemoryError):
         raise
+    except UnidentifiedImageError:
+        raise DamagedImage(f"damaged, or not a {', '.join(FORMATS)} image") from None
+    # Pillow's readers raise anything from OSError to SyntaxError.
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DamagedImage(f"damaged: {reason}") from None
     remarks = [remark] if remark else []
-    return pixels, "; ".join(remarks + [TURNED] * _is_turned(image)) or None
+    # Damaged EXIF data raise anything, and turn nothing.
+    with contextlib.suppress(Exception):
+        if image.getexif().get(EXIF_ORIENTATION) in range(2, 9):
+            remarks.append(TURNED)
+    return pixels, "; ".join(remarks) or None
 
 
-def _pixels(image: Image.Image, encoded: bytes) -> tuple[np.ndarray, str | None]:
-    """Decode an opened image; raises anything where it is damaged."""
-    if image.mode.startswith("I"):
-        # Pillow would clip 16 bits of grey instead of scaling them.
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1), None
+def _decode_opened(image: Image.Image, encoded: bytes) -> tuple[np.ndarray, str | None]:
+    """Return pixels and a remark or None; raises anything where the image is damaged."""
     if image.format in ("JPEG", "MPO"):
-        pixels, remark = _decode_jpeg(encoded, image.mode)
+        pixels, remark = _decode_jpeg(encoded, "CMYK" if image.mode == "CMYK" else "RGB")
         if image.mode == "CMYK":
             # As tf.io.decode_jpeg does. Adobe stores light instead of ink.
             light = (pixels if "adobe" in image.info else 255 - pixels).astype(np.uint16)
             pixels = (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
         return pixels, remark
+    if image.mode.startswith("I"):
+        # Pillow would clip 16 bits of grey instead of scaling them.
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1), None
     if image.mode == "P":
         highest = np.asarray(image).max()
         colors = len(image.palette.palette) // 3 if image.palette else 0
@@ -91,71 +93,45 @@ def _pixels(image: Image.Image, encoded: bytes) -> tuple[np.ndarray, str | None]
     return np.asarray(image.convert("RGB")), None
 
 
-def _is_turned(image: Image.Image) -> bool:
-    try:
-        return image.getexif().get(EXIF_ORIENTATION) in range(2, 9)
-    # Pillow raises anything for damaged EXIF data, which turn nothing.
-    except Exception:
-        return False
-
-
-def _without_metadata(png: bytes) -> bytes:
-    """Return a PNG file without its texts and color profile."""
-    kept, place = [png[:8]], 8
-    while place < len(png):
-        end = place + 12 + int.from_bytes(png[place : place + 4], "big")
-        if png[place + 4 : place + 8] not in (b"iCCP", b"iTXt", b"tEXt", b"zTXt"):
-            kept.append(png[place:end])
-        place = end
-    return b"".join(kept)
-
-
-def _decode_jpeg(jpeg: bytes, mode: str) -> tuple[np.ndarray, str | None]:
+def _decode_jpeg(jpeg: bytes, colors: str) -> tuple[np.ndarray, str | None]:
     """Return pixels and a remark; raises ValueError for a warning of libjpeg that may cost pixels.
 
     The fast transform is tf.io.decode_jpeg's default. Pillow has the exact one only, and validation
     accuracies of equal runs differ by up to 0.004 between the two. Pillow also hides warnings.
     """
-    colors = "CMYK" if mode == "CMYK" else "RGB"
     try:
         return simplejpeg.decode_jpeg(jpeg, colors, fastdct=True), None
-    # libjpeg tells only the first warning. Without its cause a second one would show.
+    # libjpeg tells only the first warning. Without its cause a second one shows.
     except ValueError as error:
-        first = str(error)
-    mended = _mend_jpeg(jpeg, color_transform=2 if mode == "CMYK" else 1)
+        remark = SURPLUS if "extraneous" in str(error) else HARMLESS
+    mended = _mend_jpeg(jpeg, color_transform=2 if colors == "CMYK" else 1)
     try:
-        pixels = simplejpeg.decode_jpeg(mended, colors, fastdct=True)
+        return simplejpeg.decode_jpeg(mended, colors, fastdct=True), remark
     except ValueError as error:
         # Nothing follows the end marker, so this warning hides no other.
         if "extraneous bytes before marker 0xd9" not in str(error):
             raise
-        return simplejpeg.decode_jpeg(mended, colors, fastdct=True, strict=False), SURPLUS
-    return pixels, SURPLUS if "extraneous" in first else HARMLESS
+    return simplejpeg.decode_jpeg(mended, colors, fastdct=True, strict=False), SURPLUS
 
 
 def _mend_jpeg(jpeg: bytes, color_transform: int) -> bytes:
     """Return a JPEG file without faults that libjpeg warns of but that cost no pixels.
 
-    These are bytes between the segments of the header, a damaged color profile, an unknown JFIF
-    revision or Adobe color transform (libjpeg takes it for `color_transform`), parameters of a
+    These are bytes between the segments of the header, segments of applications (JFIF, profile),
+    an unknown Adobe color transform (libjpeg takes it for `color_transform`), parameters of a
     sequential scan, which mean nothing there, and a missing end marker after the only scan.
     """
     header, place, components = [b"\xff\xd8"], 2, 0
-    while True:
-        place = jpeg.index(b"\xff", place)
+    while jpeg[(place := jpeg.index(b"\xff", place)) + 1] != 0xDA:
         marker = jpeg[place + 1]
         if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:
             place += 1
             continue
-        if marker == 0xDA:
-            break
         end = place + 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
         segment = bytearray(jpeg[place:end])
-        if segment[4:9] == b"JFIF\0":
-            segment[9:11] = b"\1\1"
-        elif segment[4:9] == b"Adobe" and segment[15]:
-            segment[15] = color_transform
-        elif segment[4:15] == b"ICC_PROFILE":
+        if segment[4:9] == b"Adobe":
+            segment[15] = segment[15] and color_transform
+        elif 0xE0 <= marker <= 0xEF:
             segment.clear()
         elif marker in (0xC0, 0xC1):
             # Frames of this kind are sequential; only they ignore a scan's parameters.

@@ -1,6 +1,11 @@
-"""Exports the best schedule's whole model: uint8 images in, probabilities out."""
+"""Exports the best schedule's whole model: uint8 images in, probabilities out.
 
+The `.keras` file holds class_names.json, too: the names of the outputs, a list of strings.
+"""
+
+import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +42,14 @@ def export(experiment: Experiment, path: Path) -> None:
     with np.load(run / HEAD, allow_pickle=False) as head:
         kernel, bias = head["kernel"], head["bias"]
     settings = experiment.config.settings
-    whole = model.joined(
-        kernel,
-        bias,
-        settings.image_size,
-        settings.preprocessing,
-        settings.weights,
-        settings.dropout,
-    )
+    preparation = settings.image_size, settings.preprocessing, settings.weights
+    whole = model.join_model(kernel, bias, *preparation, settings.dropout)
     # Keras writes a file piece by piece, and a link is made only where there is no file yet.
     try:
-        model.save_with_names(whole, temporary, experiment.config.data.class_names)
+        whole.save(temporary)
+        names = json.dumps(experiment.config.data.class_names, ensure_ascii=False)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr("class_names.json", names)
         os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,19 +1,22 @@
 """Every image passes the frozen backbone once; the 1,280 numbers are cached and verified when read.
 
-    CACHE/KEY/preprocessing.tflite, backbone.tflite   what passes the images; KEY is `key`'s hash
-    CACHE/KEY/features.f32                            float32 (N, 1280), row by row
-    CACHE/KEY/shard-00000.json                        sha256 of 256 rows, damaged images of them
+    CACHE/KEY/features.f32       float32 (N, 1280), row by row; KEY is the hash from `key`
+    CACHE/KEY/shard-00000.json   sha256 of 256 rows, damaged images of them
 
 A shard counts only if its record exists and the checksum of its rows is right; the record is
 written after the rows. So extraction can be killed at any moment and continues from there, and two
 processes that need the same features at once write the same bytes to the same places.
+The images pass LiteRT, an interpreter for each thread, or Keras where there is a GPU.
 """
 
+import contextlib
+import functools
 import hashlib
+import importlib.metadata
 import itertools
-import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,11 +28,15 @@ import data
 import files
 import model
 import tasks
-from engines import Recipe, decoder, drop_engines, engine, make_graphs, thread_engine, versions
+from tensorflow_setup import tf
 
-FORMAT = 3  # raise it when what is stored, or how it is computed, changes
+FORMAT = 4  # raise it when what is stored, or how it is computed, changes
 SHARD = 256  # rows; at the end a core waits for another's last shard, about a second
+KERAS_BATCH = 64  # images that Keras passes at once; LiteRT is fastest with one
 ROWS, ROW_BYTES = "features.f32", 4 * model.FEATURES
+
+Rows = Iterator[tuple[int, np.ndarray]]  # number of a row, and its image (H, W, 3) or features
+Engine = Callable[[Rows], Rows]  # uint8 images to float32 features
 
 
 class CacheError(Exception):
@@ -44,7 +51,6 @@ class Features:
     shape: tuple[int, int]  # (N, 1280)
     damaged: dict[int, str]  # row -> reason; the features of these rows are zeros
     remarks: dict[int, str]  # row -> what the user should know of the image
-    engine: str
     computed: int  # images passed now; the others came from the cache
 
 
@@ -56,13 +62,13 @@ class ShardTask:
     rows: range  # of the source, and of the cache
     names: list[str]  # of the images, for messages
     digests: list[bytes]  # sha256 of each encoded image
-    recipe: Recipe  # its directory is CACHE/KEY
+    record_path: Path  # beside the file of all rows
+    engine: str
+    image_size: int
+    preprocessing: str
+    weights: str
     check_only: bool = False  # decode the images, but pass none
     encoded: list[bytes | OSError] | None = None  # the images, if they are read already
-
-    @property
-    def record_path(self) -> Path:
-        return Path(self.recipe.directory) / f"shard-{self.rows.start // SHARD:05}.json"
 
 
 @dataclass(frozen=True)
@@ -70,30 +76,40 @@ class ShardRecord:
     """What is known of a shard; kept in the cache as JSON."""
 
     images: int
-    damaged: dict[int, str]  # row -> reason
-    remarks: dict[int, str]  # row -> what the user should know of the image
+    damaged: list[tuple[int, str]]  # row and reason
+    remarks: list[tuple[int, str]]  # row and what the user should know of the image
     sha256: str | None = None  # of its rows in the cache; None if they were not computed
 
 
-def mapped(directory: str | Path, shape: tuple[int, int]) -> np.memmap:
+def map_features(directory: str | Path, shape: tuple[int, int]) -> np.memmap:
     """Return cached features, float32 (N, 1280), mapped from their file."""
     # Copy-on-write: DLPack, by which TensorFlow shares the memory, takes no read-only array.
     return np.memmap(Path(directory) / ROWS, np.float32, "c", shape=shape)
 
 
-def key(dataset: data.Dataset, image_size: int, preprocessing: str, weights: str) -> dict:
-    """Return, as strings and numbers, all that features depend on; raises model.WeightsError."""
-    return {
-        "format": FORMAT,
-        "images": dataset.images_fingerprint,
-        "image_size": image_size,
-        "preprocessing": preprocessing,
-        "weights": model.weights_key(weights),
-        "engine": engine(),
-        "decoder": decoder(),
-        # They make LiteRT's graphs and the random weights.
-        "converter": versions("tensorflow", "keras"),
-    }
+def engine() -> str:
+    """Return what passes images, with its version: Keras with a GPU or without LiteRT."""
+    if not tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"litert, {_versions('ai-edge-litert')}"
+    return f"keras, {_versions('keras', 'tensorflow')}"
+
+
+def decoder() -> str:
+    """Return what decodes images, with its version."""
+    return _versions("pillow", "simplejpeg")
+
+
+def _versions(*packages: str) -> str:
+    return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
+
+
+def key(dataset: data.Dataset, image_size: int, preprocessing: str, weights: str) -> str:
+    """Return a hash of all that features depend on; raises model.WeightsError."""
+    images, arrays = dataset.images_fingerprint, model.weights_key(weights)
+    # TensorFlow and Keras make LiteRT's graphs and the random weights.
+    packages = engine(), decoder(), _versions("tensorflow", "keras")
+    return files.hash_json([FORMAT, images, image_size, preprocessing, arrays, *packages])[:16]
 
 
 def extract(
@@ -107,133 +123,158 @@ def extract(
 ) -> Features:
     """Return the features of every image of a data set from which none is left out.
 
-    Only what is not in the cache is computed. Once a damaged image is found and `skip_damaged` is
-    false, the others are only decoded, to find all damaged ones soon. Raises data.DataError that
-    names them, model.WeightsError and CacheError.
+    Once a damaged image is found and `skip_damaged` is false, the others are only decoded. Raises
+    data.DataError that names damaged or changed images, model.WeightsError and CacheError.
     """
-    wanted = key(dataset, image_size, preprocessing, weights)
-    directory = Path(cache) / files.hash_json(wanted)[:16]
-    recipe = Recipe(wanted["engine"], image_size, preprocessing, weights, str(directory))
-    shards = list(_shards(dataset, recipe))
-    shape = (len(dataset.names), model.FEATURES)
-    damaged, remarks, computed = {}, {}, 0
+    source, count = dataset.source, len(dataset.names)
+    shards, damaged, remarks = [], {}, {}
+    recipe = engine(), image_size, preprocessing, weights
+    directory = Path(cache) / key(dataset, image_size, preprocessing, weights)
+    for number, start in enumerate(range(0, count, SHARD)):
+        part, path = slice(start, start + SHARD), directory / f"shard-{number:05}.json"
+        images = range(count)[part], dataset.names[part], dataset.digests[part]
+        shards.append(ShardTask(source, *images, path, *recipe))
+
+    def complete_tasks() -> Iterator[ShardTask]:
+        # A source that can only be read from its beginning is read here, once.
+        stream = source.read(rows)
+        for shard in missing:
+            encoded = list(itertools.islice(stream, len(shard.rows))) if source.sequential else None
+            yield replace(shard, check_only=bool(damaged) and not skip_damaged, encoded=encoded)
+
     try:
         records = list(executor.map(read_record, shards))
-        missing = [shard for shard, record in zip(shards, records, strict=True) if record is None]
-        for record in filter(None, records):
-            damaged |= record.damaged
-            remarks |= record.remarks
-        if missing and (skip_damaged or not damaged):
-            _prepare_cache(recipe)
-        with tqdm(total=shape[0], desc="features", unit=" images", disable=None) as bar:
-            bar.update(shape[0] - sum(len(shard.rows) for shard in missing))
-            pending = _pending(dataset.source, missing, {} if skip_damaged else damaged)
-            for record in tasks.run_tasks(executor, extract_shard, pending):
+        missing = [shard for shard, record in zip(shards, records, strict=True) if not record]
+        rows = [row for shard in missing for row in shard.rows]
+        computed = tasks.run_tasks(executor, extract_shard, complete_tasks())
+        with tqdm(total=count, desc="features", unit=" images", disable=None) as bar:
+            for record in itertools.chain(filter(None, records), computed):
                 bar.update(record.images)
                 damaged |= record.damaged
                 remarks |= record.remarks
-                computed += record.images - len(record.damaged)
     except OSError as error:
         raise CacheError(f"{error.filename or cache}: {error.strerror}; see --cache-dir") from None
     finally:
-        drop_engines()
+        # Training needs the memory of the engines.
+        for function in (_litert_graphs, _litert_engine, _keras_engine):
+            function.cache_clear()
     if damaged and not skip_damaged:
         raise data.damaged_images(dataset, damaged)
-    return Features(directory, shape, damaged, remarks, recipe.name, computed)
-
-
-def _prepare_cache(recipe: Recipe) -> None:
-    """Write what all tasks need."""
-    # First, because wrong weights must leave nothing behind.
-    graphs = make_graphs(recipe)
-    directory = Path(recipe.directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, graph in graphs.items():
-        files.write_atomically(directory / name, graph)
-    (directory / ROWS).touch()
-
-
-def _shards(dataset: data.Dataset, recipe: Recipe) -> Iterator[ShardTask]:
-    for start in range(0, len(dataset.names), SHARD):
-        part = slice(start, start + SHARD)
-        rows = range(len(dataset.names))[part]
-        yield ShardTask(dataset.source, rows, dataset.names[part], dataset.digests[part], recipe)
-
-
-def _pending(
-    source: data.Source, missing: list[ShardTask], damaged: dict[int, str]
-) -> Iterator[ShardTask]:
-    """Yield the tasks of missing shards; they only check once there is a row in `damaged`."""
-    # A source that can only be read from its beginning is read here, once.
-    stream = source.read(row for shard in missing for row in shard.rows)
-    for shard in missing:
-        encoded = list(itertools.islice(stream, len(shard.rows))) if source.sequential else None
-        yield replace(shard, check_only=bool(damaged), encoded=encoded)
+    passed = len(set(rows) - set(damaged))
+    return Features(directory, (count, model.FEATURES), damaged, remarks, passed)
 
 
 def read_record(task: ShardTask) -> ShardRecord | None:
     """Return the record of a cached shard; None, and a line on standard error if it is damaged."""
-    if not (path := task.record_path).exists():
+    if not task.record_path.exists():
         return None
-    try:
-        value = files.read_json(path)
-        for name in ("damaged", "remarks"):
-            value[name] = {int(row): text for row, text in value[name].items()}
-        record = ShardRecord(**value)
-        with open(path.with_name(ROWS), "rb") as file:
-            file.seek(task.rows.start * ROW_BYTES)
-            digest = hashlib.sha256(file.read(len(task.rows) * ROW_BYTES)).hexdigest()
-        if (record.images, record.sha256) == (len(task.rows), digest):
+    with contextlib.suppress(files.FileError, OSError):
+        record = ShardRecord(**files.read_json(task.record_path))
+        begin, size = task.rows.start * ROW_BYTES, len(task.rows) * ROW_BYTES
+        rows = np.fromfile(task.record_path.with_name(ROWS), np.uint8, size, offset=begin)
+        if record.sha256 == hashlib.sha256(rows).hexdigest():
             return record
-        reason = "its checksum is wrong"
-    except (files.FileError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error)
-    print(f"cache: {path} is damaged ({reason}); its images are passed again", file=sys.stderr)
+    print(f"cache: {task.record_path} is damaged and is made again", file=sys.stderr)
     return None
 
 
 def extract_shard(task: ShardTask) -> ShardRecord:
-    """Compute a shard's features, write them and then its record to the cache, and return this.
-
-    Raises data.DataError if an image is not what the data set was loaded with, and OSError if the
-    cache cannot be used.
-    """
-    damaged, remarks = {}, {}
-    images = _decode_images(task, damaged, remarks)
+    """Compute a shard's features, write them and then its record to the cache, and return this."""
+    record = ShardRecord(len(task.rows), [], [])
+    images = _decode_images(task, record)
     if task.check_only:
         for _ in images:
             pass
-        return ShardRecord(len(task.rows), damaged, remarks)
+        return record
     vectors = np.zeros((len(task.rows), model.FEATURES), np.float32)
-    for position, vector in thread_engine(task.recipe)(images):
-        vectors[position] = vector
-    record = ShardRecord(len(task.rows), damaged, remarks, hashlib.sha256(vectors).hexdigest())
+    for row, vector in _thread_engine(task)(images):
+        vectors[row - task.rows.start] = vector
+    record = replace(record, sha256=hashlib.sha256(vectors).hexdigest())
+    path = task.record_path.with_name(ROWS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
     # Not through a mapping, where a full disk would kill the process.
-    with open(Path(task.recipe.directory) / ROWS, "r+b") as file:
+    with open(path, "r+b") as file:
         file.seek(task.rows.start * ROW_BYTES)
         file.write(vectors)
-        file.flush()
-        os.fsync(file.fileno())
     files.write_json(task.record_path, asdict(record))
     return record
 
 
-def _decode_images(
-    task: ShardTask, damaged: dict[int, str], remarks: dict[int, str]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield position and pixels of each whole image; fill `damaged` and `remarks`."""
-    encoded_images = task.encoded or task.source.read(task.rows)
-    images = zip(task.rows, task.names, task.digests, encoded_images, strict=True)
-    for position, (row, name, digest, encoded) in enumerate(images):
-        if data.digest(encoded) != digest:
-            reason = f" ({encoded})" if isinstance(encoded, OSError) else ""
-            change = "changed or vanished while it was being used"
-            raise data.DataError(f"{name} {change}{reason}; start again")
+def _decode_images(task: ShardTask, record: ShardRecord) -> Rows:
+    """Yield row and pixels of each whole image; add damaged ones and remarks to the record."""
+    images = task.encoded or task.source.read(task.rows)
+    for row, name, digest, image in zip(task.rows, task.names, task.digests, images, strict=True):
+        if data.digest(image) != digest:
+            reason = f" ({image})" if isinstance(image, OSError) else ""
+            change = f"changed or vanished while it was being used{reason}"
+            raise data.DataError(f"{name} {change}; start again")
         try:
-            pixels, remark = data.decode_with_remarks(encoded)
+            pixels, remark = data.decode_with_remarks(image)
         except data.DamagedImage as error:
-            damaged[row] = str(error)
+            record.damaged.append((row, str(error)))
             continue
         if remark:
-            remarks[row] = remark
-        yield position, pixels
+            record.remarks.append((row, remark))
+        yield row, pixels
+
+
+_building = threading.Lock()
+_litert_graphs = functools.cache(model.litert_graphs)
+
+
+def _thread_engine(task: ShardTask) -> Engine:
+    """Return the engine of this thread, built at its first call."""
+    recipe = task.image_size, task.preprocessing, task.weights
+    # One thread at a time: the first makes for all what takes seconds.
+    with _building:
+        if task.engine.startswith("litert"):
+            return _litert_engine(*recipe, threading.get_ident())
+        return _keras_engine(*recipe)
+
+
+@functools.cache
+def _litert_engine(image_size: int, preprocessing: str, weights: str, thread: int) -> Engine:
+    """Return an engine for one core; its `invoke` releases the GIL."""
+    # It is optional: Keras replaces it.
+    from ai_edge_litert.interpreter import Interpreter
+
+    graphs = _litert_graphs(image_size, preprocessing, weights)
+    prepare, backbone = (Interpreter(model_content=graph, num_threads=1) for graph in graphs)
+    backbone.allocate_tensors()
+    (image_in, pixels_out), (pixels_in, features_out) = (
+        (graph.get_input_details()[0]["index"], graph.get_output_details()[0]["index"])
+        for graph in (prepare, backbone)
+    )
+
+    def pass_images(images: Rows) -> Rows:
+        shape = None
+        for row, image in images:
+            if image.shape != shape:
+                shape = image.shape
+                prepare.resize_tensor_input(image_in, (1, *shape))
+                prepare.allocate_tensors()
+            prepare.set_tensor(image_in, image[None])
+            prepare.invoke()
+            # tensor() gives a view, get_tensor() would copy the pixels once more.
+            backbone.set_tensor(pixels_in, prepare.tensor(pixels_out)())
+            backbone.invoke()
+            yield row, backbone.get_tensor(features_out)[0]
+
+    return pass_images
+
+
+@functools.cache
+def _keras_engine(image_size: int, preprocessing: str, weights: str) -> Engine:
+    """Return an engine that all threads share."""
+    prepare = model.preprocessing(image_size, preprocessing)
+    backbone = model.backbone(image_size, weights)
+    run = tf.function(lambda pixels: backbone(pixels, training=False), reduce_retracing=True)
+
+    def pass_images(images: Rows) -> Rows:
+        prepared = ((row, prepare(image[None])) for row, image in images)
+        while batch := list(itertools.islice(prepared, KERAS_BATCH)):
+            rows, pixels = zip(*batch, strict=True)
+            yield from zip(rows, run(tf.concat(pixels, 0)).numpy(), strict=True)
+
+    return pass_images

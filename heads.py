@@ -122,7 +122,7 @@ class Trainer:
         self.batch_size, self.dropout = task.batch_size, task.dropout
         # On the CPU also where a GPU passes the images, so that numbers do not depend on it.
         with tf.device("/CPU:0"):
-            mapping = features.mapped(task.directory, task.shape)
+            mapping = features.map_features(task.directory, task.shape)
             self.features = tf.experimental.dlpack.from_dlpack(mapping.__dlpack__())  # not copied
             self.labels = tf.constant(task.labels, tf.int32)
             columns = heads * task.classes

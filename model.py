@@ -4,10 +4,7 @@ uint8 (H, W, 3) --preprocessing--> float32 (S, S, 3) --backbone--> (1280,) --hea
 """
 
 import hashlib
-import json
 import warnings
-import zipfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +13,9 @@ from tensorflow_setup import keras, tf
 
 FEATURES = 1280  # numbers that MobileNetV2 gives for one image after pooling
 IMAGENET = Path(__file__).parent / "weights" / "mobilenet_v2_1.0_224_imagenet.weights.h5"
-# Result of `sha256` for the ImageNet weights: another HDF5 file may hold the same numbers.
+# Of the arrays, not of the file: another HDF5 file may hold the same numbers.
 IMAGENET_SHA256 = "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8"
-RANDOM_SEED = 0  # of a backbone without trained weights
-PREPROCESSING = ("scale", "standardize")
 WAY_ON = "--weights takes imagenet, random or a file"
-CLASS_NAMES = "class_names.json"  # member of an exported .keras file: a JSON list of strings
 
 
 class WeightsError(Exception):
@@ -29,9 +23,9 @@ class WeightsError(Exception):
 
 
 def weights_key(weights: str) -> str:
-    """Return what identifies weights: the file's sha256, or a random seed; raises WeightsError."""
+    """Return what identifies weights: the file's sha256, or `random`; raises WeightsError."""
     if weights == "random":
-        return f"random, seed {RANDOM_SEED}"
+        return weights
     path = IMAGENET if weights == "imagenet" else Path(weights)
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -43,10 +37,10 @@ def backbone(image_size: int, weights: str = "imagenet") -> keras.Model:
     """Return the frozen MobileNetV2 without its top: float32 (N, S, S, 3) -> (N, 1280).
 
     `weights` is `imagenet`, whose sha256 is verified, `random`, or a `.weights.h5` file of the same
-    architecture. Raises WeightsError if they cannot be loaded or hold the wrong numbers.
+    architecture. Raises WeightsError.
     """
     if weights == "random":
-        keras.utils.set_random_seed(RANDOM_SEED)
+        keras.utils.set_random_seed(0)
     base = keras.applications.MobileNetV2(
         input_shape=(image_size, image_size, 3), include_top=False, weights=None, pooling="avg"
     )
@@ -62,20 +56,14 @@ def backbone(image_size: int, weights: str = "imagenet") -> keras.Model:
     # Keras raises ValueError and its own warnings, h5py OSError, KeyError, RuntimeError and more.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        reason = f"does not fit MobileNetV2 without its top: {reason}"
-        raise WeightsError(f"{path} {reason}; {WAY_ON}") from error
+        raise WeightsError(f"{path} does not fit MobileNetV2 ({reason}); {WAY_ON}") from error
     arrays = base.get_weights()
     if not all(np.isfinite(array).all() for array in arrays):
         raise WeightsError(f"{path} holds values that are not finite; restore the file")
-    if weights == "imagenet" and (found := sha256(arrays)) != IMAGENET_SHA256:
+    found = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+    if weights == "imagenet" and found != IMAGENET_SHA256:
         raise WeightsError(f"{path} is not the project's file (sha256 {found}); restore it")
     return base
-
-
-def sha256(arrays: Iterable[np.ndarray]) -> str:
-    """Return the sha256 of arrays, flattened and concatenated as little-endian float32."""
-    parts = [np.asarray(array, "<f4").tobytes() for array in arrays]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def preprocessing(image_size: int, kind: str = "scale") -> keras.Model:
@@ -103,32 +91,23 @@ def initial_kernel(classes: int, seed: int) -> np.ndarray:
     return np.asarray(keras.initializers.GlorotUniform(seed)((FEATURES, classes)))
 
 
-def joined(
+def join_model(
     kernel: np.ndarray, bias: np.ndarray, image_size: int, kind: str, weights: str, dropout: float
 ) -> keras.Model:
     """Return preprocessing, backbone and head in one: uint8 (N, H, W, 3) -> float32 (N, classes).
 
-    The kernel is (1280, classes), the bias (classes,), `kind` that of the preprocessing; the output
-    are probabilities. Raises WeightsError.
+    The kernel is (1280, classes); the outputs are probabilities. Raises WeightsError.
     """
-    image = keras.Input((None, None, 3), dtype="uint8", name="image")
-    output = backbone(image_size, weights)(preprocessing(image_size, kind)(image), training=False)
-    output = keras.layers.Dropout(dropout, name="dropout")(output)
     head = keras.layers.Dense(len(bias), activation="softmax", name="probabilities")
-    model = keras.Model(image, head(output), name="classifier")
+    image = keras.Input((None, None, 3), dtype="uint8", name="image")
+    first, second = preprocessing(image_size, kind), backbone(image_size, weights)
+    layers = image, first, second, keras.layers.Dropout(dropout), head
+    model = keras.Sequential(layers, name="classifier")
     head.set_weights([kernel, bias])
-    accuracy = keras.metrics.SparseCategoricalAccuracy(name="categorical_accuracy")
-    model.compile("adam", loss="sparse_categorical_crossentropy", metrics=[accuracy])
+    model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     # Loading a model whose optimizer was not built gives a warning.
     model.optimizer.build(model.trainable_variables)
     return model
-
-
-def save_with_names(model: keras.Model, path: str | Path, class_names: Sequence[str]) -> None:
-    """Save a model as `.keras`, with the names of its outputs inside, as class_names.json."""
-    model.save(path)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(CLASS_NAMES, json.dumps(list(class_names), ensure_ascii=False))
 
 
 def litert_graphs(image_size: int, kind: str, weights: str) -> tuple[bytes, bytes]:
@@ -142,8 +121,10 @@ def litert_graphs(image_size: int, kind: str, weights: str) -> tuple[bytes, byte
 
 
 def _convert(part: keras.Model, size: int | None, dtype: tf.DType) -> bytes:
-    spec = tf.TensorSpec((1, size, size, 3), dtype)
-    function = tf.function(lambda x: part(x, training=False)).get_concrete_function(spec)
-    # With an empty module in place of the model, variables become constants, in a fifth of the time
-    # of TFLiteConverter.from_keras_model.
-    return tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module()).convert()
+    weights = [variable.numpy() for variable in part.non_trainable_variables]
+    function = tf.function(lambda x: part.stateless_call([], weights, x, training=False)[0])
+    traced = function.get_concrete_function(tf.TensorSpec((1, size, size, 3), dtype))
+    # The weights are constants already. TensorFlow 2's converter would look for variables, which
+    # takes longer than the conversion and gives the same numbers.
+    graph = traced.graph.as_graph_def()
+    return tf.compat.v1.lite.TFLiteConverter(graph, traced.inputs, traced.outputs).convert()

@@ -39,7 +39,7 @@ def solve_reference(task: ReferenceTask) -> Reference:
     # Reports import this module, and need nothing that features.py imports.
     import features
 
-    values = features.mapped(task.directory, task.shape)
+    values = features.map_features(task.directory, task.shape)
     return fit_reference(values, task.labels, task.train, task.validation)
 
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import schedulers
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -18,9 +16,9 @@ class Settings:
     image_size: int = 224  # pixels; 96 for digits
     preprocessing: str = "scale"
     epochs: int | None = None  # None: each schedule's own
-    lr: float = schedulers.LR
-    peak_lr: float = schedulers.PEAK_LR
-    drop_factor: float = schedulers.DROP_FACTOR
+    lr: float | None = None  # None: the report's, as of the next two
+    peak_lr: float | None = None
+    drop_factor: float | None = None
     batch_size: int = 64
     dropout: float = 0.2
     seeds: int = 1

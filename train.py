@@ -16,6 +16,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cli
@@ -25,12 +26,17 @@ from settings import Settings
 DIGITS_SIZE, LEAST_SIZE = 96, 32  # pixels; MobileNetV2 takes no fewer than 32
 
 
-def positive_int(text: str) -> int:
-    """argparse type: an integer >= 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be >= 1, got {text}")
-    return number
+def integer(least: int, most: int) -> Callable[[str], int]:
+    """Return an argparse type: an integer from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"must be from {least} to {most:,}, got {text}")
+        return number
+
+    parse.__name__ = "integer"  # as argparse calls it where the text is not a number
+    return parse
 
 
 def positive_float(text: str) -> float:
@@ -70,7 +76,6 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
         shown = "" if default in (None, False) else f" (default: {default})"
         parser.add_argument(flag, help=help.replace("%", "%%") + shown, **options)
 
-    number = {"type": positive_int, "metavar": "N"}
     rate = {"type": positive_float, "metavar": "LR"}
     add("--schedule", f"one or more of: {names}; or all, or FILE.py:FUNCTION", nargs="+",
         metavar="NAME")  # fmt: skip
@@ -81,18 +86,19 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
     add("--validation-fraction", "part held out where the data have no validation split",
         type=fraction, metavar="F")  # fmt: skip
     add("--image-size", f"side to which images are resized; digits: {DIGITS_SIZE}",
-        type=positive_int, metavar="PIXELS")  # fmt: skip
+        type=integer(LEAST_SIZE, 4096), metavar="PIXELS")  # fmt: skip
     add("--preprocessing", "scale: to [-1, 1], as the weights were trained;\n"
         "standardize: image by image, as the report", choices=("scale", "standardize"))  # fmt: skip
     add("--epochs", f"of every schedule (default: the report's, {own};\n"
-        f"your own {schedulers.OWN_EPOCHS})", **number)  # fmt: skip
-    add("--lr", "initial rate", **rate)
-    add("--peak-lr", "rate at the end of the warm-up", **rate)
-    add("--drop-factor", "what the linear schedules multiply by; 1: the report's listing",
-        type=positive_float, metavar="F")  # fmt: skip
-    add("--batch-size", "images a step", **number)
+        f"your own {schedulers.OWN_EPOCHS})", type=integer(1, 100_000), metavar="N")  # fmt: skip
+    add("--lr", f"initial rate (default: {schedulers.LR})", **rate)
+    add("--peak-lr", f"rate at the end of the warm-up (default: {schedulers.PEAK_LR})", **rate)
+    add("--drop-factor", "what the linear schedules multiply by; 1: the report's listing\n"
+        f"(default: {schedulers.DROP_FACTOR})", type=positive_float, metavar="F")  # fmt: skip
+    add("--batch-size", "images a step", type=integer(1, 2**31 - 1), metavar="N")
     add("--dropout", "before the softmax", type=fraction, metavar="F")
-    add("--seeds", "runs of every schedule, with seeds 0 to N-1", **number)
+    add("--seeds", "runs of every schedule, with seeds 0 to N-1; to be fixed in advance",
+        type=integer(1, 10_000), metavar="N")  # fmt: skip
     add("--tune", "compare each schedule, and a constant rate, at its own best peak, chosen on a\n"
         "fifth of the training images", action="store_true")  # fmt: skip
     add("--weights", "imagenet (the file in weights/), random, or a file")
@@ -125,8 +131,6 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
     if not records and given.get("data", Settings.data) == "digits":
         given.setdefault("image_size", DIGITS_SIZE)
     settings = Settings(**given)
-    if settings.image_size < LEAST_SIZE:
-        parser.error(f"--image-size must be >= {LEAST_SIZE}, got {settings.image_size}")
     if settings.export and Path(settings.export).suffix != ".keras":
         parser.error(f"--export must end in .keras, got {settings.export}")
     return settings
@@ -138,12 +142,19 @@ def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
     With --tune all have the same number of epochs, by default the largest of their own.
     """
     names, epochs = settings.schedule, settings.epochs
-    parameters = {"peak_lr": settings.peak_lr, "drop_factor": settings.drop_factor}
+    flags = {"lr": schedulers.LR, "peak_lr": schedulers.PEAK_LR}
+    flags |= {"drop_factor": schedulers.DROP_FACTOR}
+    given = {flag: getattr(settings, flag) for flag in flags if getattr(settings, flag) is not None}
+    flags |= given
     if settings.tune:
         names = [name for name in names if name != schedulers.CONTROL] + [schedulers.CONTROL]
-        own = schedulers.unroll_all(names, None, settings.lr, **parameters)
+        own = schedulers.unroll_all(names, None, **flags)
         epochs = epochs or max(map(len, own.values()))
-    tables = schedulers.unroll_all(names, epochs, settings.lr, **parameters)
+    tables = schedulers.unroll_all(names, epochs, **flags)
+    for flag, value in given.items():
+        if schedulers.unroll_all(names, epochs, **flags | {flag: value / 2}) == tables:
+            name = flag.replace("_", "-")
+            raise schedulers.ScheduleError(f"--{name}: no chosen schedule reads it; leave it out")
     for label, rates in tables.items():
         if settings.tune and not any(rates):
             raise schedulers.ScheduleError(f"{label} is 0 in every epoch; --tune cannot scale it")

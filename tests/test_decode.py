@@ -233,7 +233,10 @@ BAD = {
     "no palette": (colors(palette()[0], None), "damaged: color 15 of a palette of 0"),
     "short palette": (colors(palette()[0], 9), "damaged: color 15 of a palette of 9"),
     "gif without a palette": (bytes(GIF[:13] + GIF[13 + 768 :]), "damaged: no global palette"),
-    "long side": (encode(Image.new("L", (65_536, 1))), "65536 x 1 pixels: a side is longer"),
+    "long side": (
+        encode(Image.new("L", (65_536, 1))),
+        "65536 x 1 pixels; at most 50,000,000, and 65,535 a side",
+    ),
 }
 
 
@@ -263,5 +266,5 @@ def claiming(kind, width, height):
 @pytest.mark.parametrize("size", [(60_000, 60_000), (10_000, 5_001)], ids=["huge", "too large"])
 def test_a_decompression_bomb_is_refused_at_once(kind, size):
     bomb, began = claiming(kind, *size), time.monotonic()
-    assert "more than 50,000,000 pixels" in damage(bomb)
+    assert "pixels; at most 50,000,000" in damage(bomb)
     assert time.monotonic() - began < 1

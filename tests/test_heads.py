@@ -41,7 +41,7 @@ def assert_equal(first, second):
 
 def test_heads_side_by_side_are_plain_keras_fits_one_by_one(tmp_path):
     task = make_task(tmp_path, dropout=0.0)
-    values = np.array(features.mapped(task.directory, task.shape))
+    values = np.array(features.map_features(task.directory, task.shape))
     held_out = (values[task.validation], task.labels[task.validation])
     for label, (metrics, head) in train(task).items():
         dense = keras.layers.Dense(6, activation="softmax")
@@ -74,7 +74,7 @@ def test_training_on_features_is_training_through_the_whole_frozen_model(images,
         rates={"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)  # fmt: skip
     pixels = [data.decode(encoded) for encoded in dataset.source.read(dataset.rows)]
     kernel = model.initial_kernel(3, seed=0)
-    whole = model.joined(kernel, np.zeros(3), 32, "scale", "imagenet", 0.0)
+    whole = model.join_model(kernel, np.zeros(3), 32, "scale", "imagenet", 0.0)
     whole.compile(keras.optimizers.Adam(), LOSS, metrics=["accuracy"])
     for epoch, of in enumerate(train(task)["a"][0]):
         rows = order(0, epoch, task.train)
@@ -141,7 +141,7 @@ def test_a_head_that_diverges_leaves_the_others_alone_and_predicts_nothing(tmp_p
 
 def test_the_outputs_of_a_head_are_what_was_logged_and_what_its_weights_give(tmp_path):
     task = make_task(tmp_path)
-    values = features.mapped(task.directory, task.shape)[task.validation]
+    values = features.map_features(task.directory, task.shape)[task.validation]
     for metrics, head in train(task).values():
         outputs = head.outputs
         np.testing.assert_array_equal(outputs.label, task.labels[task.validation])

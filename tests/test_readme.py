@@ -1,77 +1,77 @@
 """What the README says is what the repository holds."""
 
 import re
+import shlex
 import shutil
-from pathlib import Path
+from dataclasses import replace
 
-import logs
 import pytest
+from conftest import PROJECT
 
 import report
+import results
 import train
 
-PROJECT = Path(train.__file__).parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-INTEL = PROJECT / "tensorboard" / "intel"
+# Folder of a committed experiment -> its number of runs.
+COMMITTED = {"tensorboard/intel": 40, "tensorboard/intel-tuned": 50}
 
 
 def between(marker):
-    """The lines of the README between `<!-- marker -->` and its end."""
-    return (
-        re.search(f"<!-- {marker} -->\n(.*?)<!-- /{marker} -->", README, re.DOTALL)[1]
-        .strip()
-        .splitlines()
-    )
+    """The text of the README between `<!-- marker -->` and its end."""
+    return re.search(f"<!-- {marker} -->\n(.*?)<!-- /{marker} -->", README, re.DOTALL)[1].strip()
 
 
-def rows(lines):
-    """The cells of a Markdown table, without the rule below its header."""
-    table = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in lines
-        if line.startswith("|")
-    ]
-    return [row for row in table if not set("".join(row)) <= set("-:")]
+@pytest.mark.parametrize(
+    ("marker", "folder"),
+    [
+        ("intel-tuned", "tensorboard/intel-tuned"),
+        ("digits-tuned", "docs/digits-tuned"),
+        ("intel", "tensorboard/intel"),
+    ],
+)
+def test_the_tables_are_those_of_the_committed_summaries(marker, folder):
+    summary = (PROJECT / folder / "summary.md").read_text(encoding="utf-8")
+    assert between(marker) in summary and between(marker).startswith("| schedule")
 
 
-def test_the_results_are_those_of_the_committed_summary():
-    summary = (INTEL / "summary.md").read_text(encoding="utf-8").split("\n\n")
-    first_table = next(block for block in summary if block.startswith("| schedule"))
-    assert rows(between("results")) == rows(first_table.splitlines())
+@pytest.mark.parametrize("folder", COMMITTED)
+def test_a_committed_experiment_passes_its_audit_and_gives_its_summary(folder, tmp_path):
+    copy = shutil.copytree(PROJECT / folder, tmp_path / "copy")
+    report.write(copy)
+    for name in ("summary.md", "comparison.svg"):
+        assert (copy / name).read_bytes() == (PROJECT / folder / name).read_bytes()
+    config = results.read_config(copy)
+    assert len(results.finished_runs(copy)) == COMMITTED[folder]
+    name = re.escape(folder.removeprefix("tensorboard/"))
+    command = re.search(rf"python train.py (--schedule .* --name {name})\n", README)[1]
+    stated = train.parse_arguments(shlex.split(command))
+    assert replace(config.settings, schedule=list(config.settings.schedule)) == stated
 
 
-def test_the_committed_experiment_passes_its_audit_and_gives_the_committed_summary(tmp_path):
-    shutil.copytree(INTEL, tmp_path / "intel")
-    (tmp_path / "intel/summary.md").unlink()
-    report.write(tmp_path / "intel")
-    assert (tmp_path / "intel/summary.md").read_bytes() == (INTEL / "summary.md").read_bytes()
-
-
-def test_the_committed_experiment_is_small_whole_and_made_by_the_command_in_the_readme():
-    assert sum(path.stat().st_size for path in INTEL.rglob("*") if path.suffix != ".keras") < 5e6
-    config = logs.read_json(INTEL / "config.json")
-    command = re.search(r"python train.py (--schedule .* --name intel)\n", README)[1]
-    stated = vars(train.options_from([word.strip("'") for word in command.split()]))
-    assert config["arguments"] == stated
-    assert config["seeds"] >= 5
-    assert len(logs.run_directories(INTEL)) == 4 * config["seeds"]
+def test_committed_experiments_are_small_and_without_heads():
+    files = [path for folder in COMMITTED for path in (PROJECT / folder).rglob("*")]
+    kept = [path for path in files if path.is_file() and path.name != results.HEAD]
+    assert sum(path.stat().st_size for path in kept) < 8e6
 
 
 def test_every_file_the_readme_names_is_there():
     for target in set(re.findall(r"\]\(([^)#:]+)\)", README)):
         assert (PROJECT / target).exists(), target
+    modules = {path.name for path in PROJECT.glob("*.py")}
+    assert modules == set(re.findall(r"^\| \[(\w+\.py)\]", README, re.MULTILINE))
 
 
 @pytest.mark.parametrize(
     "command", sorted(set(re.findall(r"python train\.py (--schedule [^#\n]*)", README)))
 )
 def test_every_command_of_the_readme_is_understood(command):
-    options = train.options_from([word.strip("'") for word in command.split()])
-    for name in options.schedule:
+    settings = train.parse_arguments(shlex.split(command))
+    for name in settings.schedule:
         assert name in {"all", "mine.py:cosine", *train.schedulers.SCHEDULES}
 
 
-def test_the_first_screen_has_plot_table_and_both_commands():
-    first = "\n".join(README.splitlines()[:40])
-    assert "comparison.svg" in first and "<!-- results -->" in first and "-m pytest" in first
-    assert "train.py --schedule exp_warmup" in first
+def test_the_first_screen_has_plots_table_and_both_commands():
+    first = "\n".join(README.splitlines()[:45])
+    for part in ("tuning.svg", "<!-- intel-tuned -->", "-m pytest", "train.py --schedule"):
+        assert part in first
