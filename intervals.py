@@ -53,10 +53,21 @@ class Ranking:
     reference: Comparison | None  # of the best schedule with the reference
 
     @property
+    def seeds(self) -> int:
+        """The largest number of runs of a schedule."""
+        return max(map(len, self.runs.values()))
+
+    @property
+    def apart(self) -> dict[tuple[str, str], Comparison]:
+        """The pairs that can be told apart, in accuracy or in loss."""
+        pairs = self.compared.items()
+        return {labels: pair for labels, pair in pairs if pair.accuracy.sign or pair.loss.sign}
+
+    @property
     def ahead(self) -> dict[str, Interval]:
         """How far the best schedule is ahead, in accuracy, of every other it is compared with."""
-        best, compared = next(iter(self.runs), None), self.compared.items()
-        return {labels[1]: pair.accuracy for labels, pair in compared if labels[0] == best}
+        best, pairs = next(iter(self.runs), None), self.compared.items()
+        return {labels[1]: pair.accuracy for labels, pair in pairs if labels[0] == best}
 
 
 def variance_of_mean(table: np.ndarray, step: float = 0.0) -> tuple[float, float]:
@@ -146,6 +157,21 @@ def rank(experiment: Experiment) -> Ranking:
 def best_schedule(experiment: Experiment) -> str | None:
     """Return the label of the best schedule by the rule of `rank`; None if all runs diverged."""
     return next(iter(rank(experiment).runs), None)
+
+
+def tuning_losses(experiment: Experiment) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the P peaks that all grids have, and each schedule's losses there: (seeds, P).
+
+    A loss is NaN where a head diverged. Schedules that diverged in a seed at every peak are left
+    out.
+    """
+    grids, tables = list(experiment.tuning.values()), {}
+    peaks = sorted(set.intersection(*(set(grid.peaks) for grid in grids)))
+    for label in experiment.config.schedules:
+        table = [[grid.loss[label][grid.peaks.index(peak)] for peak in peaks] for grid in grids]
+        if not all(None in losses for losses in zip(*table, strict=True)):
+            tables[label] = np.array(table, np.float64)
+    return np.array(peaks), tables
 
 
 def _tables(outputs: list[Outputs]) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Plots as SVG: transparent, for light and dark pages; the same numbers give the same bytes."""
 
+import functools
 import io
+import itertools
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -15,17 +17,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from intervals import Ranking
+from intervals import Ranking, tuning_losses
 from results import Experiment, Run
+from schedulers import CONTROL
 
 GREY = "#7a828b"  # contrast at least 3.8 : 1 on white and on GitHub's dark #0d1117
 # Okabe and Ito's colour-blind-safe palette, changed to 3 : 1 on both backgrounds.
 COLOURS = ("#1b7fc0", "#d55e00", "#009e73", "#c2669a", "#a67c00", "#3f8fc4")
 MARKERS = "os^Dv*P"  # seven, so that with six colours the first 42 schedules look different
+LEAST, DEFAULT, OFF_TOP = "o", "x", r"$\uparrow$"  # marks in tuning.svg
 STYLE = {
     **dict.fromkeys([f"axes.{part}color" for part in ("edge", "label", "title")], GREY),
     **dict.fromkeys([f"{part}.color" for part in ("grid", "text", "xtick", "ytick")], GREY),
     "axes.grid": True,
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
@@ -47,12 +52,8 @@ styled = matplotlib.style.context(["default", STYLE])
 @styled
 def comparison_plot(experiment: Experiment, ranking: Ranking) -> bytes:
     """Return comparison.svg: validation accuracy, validation loss and rate of every schedule."""
-    # The colours are those of all schedules, so that they stay as runs are added.
     schedules, runs = experiment.config.schedules, ranking.runs
-    looks = {
-        label: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        for i, label in enumerate(schedules)
-    }
+    looks = _looks(schedules)
     figure = _figure((11, 5.8), experiment.config.data.name)
     names = [["accuracy", "loss"], ["accuracy", "rate"]]
     panels, legend = figure.subplot_mosaic(names, width_ratios=[5, 4]), {}
@@ -63,8 +64,9 @@ def comparison_plot(experiment: Experiment, ranking: Ranking) -> bytes:
             line = _draw(panels[name], _curves(finished, f"val_{name}"), **looks[label])
         legend[f"{line.get_ydata()[-1]:.4f}  {label}"] = line
         # A logarithmic axis lacks 0, and float32 what is far smaller than anybody uses.
-        visible = np.where(np.array(schedules[label]) < 1e-37, np.nan, schedules[label])
-        _draw(panels["rate"], visible[None], **looks[label])
+        rates = np.array([run.result.rates for run in finished])
+        if rates.max() >= 1e-37:
+            _draw(panels["rate"], np.where(rates < 1e-37, np.nan, rates), **looks[label])
     legend["training"] = Line2D([], [], linestyle="--", color=GREY, linewidth=0.8)
     _draw_reference(panels["loss"], "loss", experiment, {})
     _draw_reference(panels["accuracy"], "accuracy", experiment, legend)
@@ -80,6 +82,45 @@ def comparison_plot(experiment: Experiment, ranking: Ranking) -> bytes:
     for axes in panels.values():
         _name_epochs(axes, max(map(len, schedules.values())))
     figure.legend(legend.values(), legend, loc="outside lower left", ncols=3)
+    return _svg(figure)
+
+
+@styled
+def tuning_plot(experiment: Experiment) -> bytes:
+    """Return tuning.svg: each schedule's loss on held-out training images, by peak rate.
+
+    A default peak is that of the rates as configured; the loss there is interpolated on the
+    logarithm of the rate. What lies far above the minima is cut off, not squeezed in.
+    """
+    (peaks, losses), schedules = tuning_losses(experiment), experiment.config.schedules
+    means, looks = {label: table.mean(axis=0) for label, table in losses.items()}, _looks(schedules)
+    top = 1.6 * max(map(np.nanmin, means.values()), default=0) or 1
+    low = min(map(np.nanmin, losses.values()), default=0) - 0.03 * top
+    figure = _figure((6.6, 4.8), f"{experiment.config.data.name}: how high should the rate be?")
+    axes, legend, cut_off = figure.add_subplot(xscale="log", ylim=(low, top)), {}, 0
+    mark = functools.partial(axes.plot, linestyle="", markersize=9, markeredgewidth=2.5)
+    for label, mean in means.items():
+        best, default = np.nanargmin(mean), max(schedules[label])
+        style, colour = "--" if label == CONTROL else "-", looks[label]["color"]
+        line = _draw(axes, losses[label], peaks, linestyle=style, **looks[label])
+        legend[f"{mean[best]:.4f} at {peaks[best]:.0e}  {label}"] = line
+        mark(peaks[best], mean[best], marker=LEAST, color=colour)
+        # Beyond the grid nothing is known; NaN beside a head that diverged counts as off the top.
+        loss = np.interp(np.log(default), np.log(peaks), mean, -np.inf, -np.inf)
+        if loss <= top:
+            mark(default, loss, marker=DEFAULT, color=colour)
+        else:
+            # One below the other, because defaults are often equal.
+            cut_off += 1
+            mark(default, top - 0.07 * cut_off * (top - low), marker=OFF_TOP, color=colour)
+    marks = {LEAST: "least loss", DEFAULT: "default peak", OFF_TOP: "default peak, off the top"}
+    for marker, meaning in marks.items():
+        mark([], [], marker=marker, color=GREY, label=meaning)
+    axes.legend(loc="lower left")
+    axes.set(xlabel="peak learning rate", ylabel="loss (nats)")
+    kind = "Loss on held-out training images, each schedule's peak on a grid"
+    axes.set_title(f"{kind}\n{_averaging([experiment.tuning])}")
+    figure.legend(legend.values(), legend, loc="outside lower left", ncols=2)
     return _svg(figure)
 
 
@@ -104,33 +145,30 @@ def schedule_plot(experiment: Experiment, ranking: Ranking, label: str, name: st
 
 @styled
 def spread_plot(ranking: Ranking) -> bytes:
-    """Return spread.svg: how far the best schedule is ahead of the others, and how sure that is.
-
-    The two intervals of each are for new seeds, and for new seeds and images; of one seed, images.
-    """
+    """Return spread.svg: how far the best schedule is ahead of the others, and how sure that is."""
     best, ahead = next(iter(ranking.runs)), ranking.ahead
-    rows = np.arange(len(ahead))[::-1]
-    means = [interval.mean for interval in ahead.values()]
-    kinds = [("repeated with new images", "half_width", COLOURS[0], 0.0)]
-    if all(interval.seeds > 1 for interval in ahead.values()):
-        kinds = [
-            ("repeated with new seeds", "over_seeds", COLOURS[1], 0.14),
-            ("repeated with new seeds and new images", "half_width", COLOURS[0], -0.14),
-        ]
+    rows, means = np.arange(len(ahead))[::-1], [interval.mean for interval in ahead.values()]
     look = {"capsize": 4, "linewidth": 3, "fmt": "o", "markersize": 7}
     figure = _figure((8, 2 + 0.55 * len(ahead)), f"How sure is {best} ahead?")
-    axes, legend = figure.add_subplot(), {}
-    for kind, width, colour, shift in kinds:
+    axes = figure.add_subplot()
+    for images, width, shift in (("", "over_seeds", 0.14), (" and images", "half_width", -0.14)):
         widths = [getattr(interval, width) for interval in ahead.values()]
-        legend[kind] = axes.errorbar(means, rows + shift, xerr=widths, color=colour, **look)
+        label = f"repeated with new seeds{images}"
+        axes.errorbar(means, rows + shift, xerr=widths, label=label, **look)
     axes.axvline(0, color=GREY)
     axes.set_yticks(rows, ahead)
     axes.set_ylim(-0.5, len(ahead) - 0.5)
     axes.grid(axis="y", visible=False)
     axes.set_title("95 % intervals; one that crosses 0 shows no difference")
     axes.set_xlabel(f"final validation accuracy of {best} minus that of the other")
-    figure.legend(legend.values(), legend, loc="outside lower left", ncols=2)
+    figure.legend(loc="outside lower left", ncols=2)
     return _svg(figure)
+
+
+def _looks(labels: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return colour and marker by label; given all schedules, they stay as runs are added."""
+    markers = itertools.cycle(MARKERS)
+    return {label: {"color": f"C{i}", "marker": next(markers)} for i, label in enumerate(labels)}
 
 
 def _figure(size: tuple[float, float], title: str) -> Figure:
@@ -156,17 +194,18 @@ def _curves(runs: Sequence[Run], name: str) -> np.ndarray:
     return np.stack([getattr(run, name) for run in runs])
 
 
-def _draw(axes: Axes, curves: np.ndarray, *, color: str, marker: str = "", **look: str) -> Line2D:
-    """Draw the mean of curves (runs, epochs), and a band from the lowest to the highest run."""
-    epochs = np.arange(curves.shape[1])
+def _draw(axes: Axes, curves: np.ndarray, x: Sequence[float] = (), **look: str) -> Line2D:
+    """Draw the mean of curves (runs, points), and a band from the lowest to the highest run.
+
+    Points lie at `x`, by default at 0, 1, 2, ...
+    """
+    x = x if len(x) else np.arange(curves.shape[1])
     if len(curves) > 1:
         low, high = curves.min(axis=0), curves.max(axis=0)
-        axes.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
     # A line of one point is seen by its marker only.
-    marker = marker or ("o" if len(epochs) == 1 else "")
-    every = max(1, len(epochs) // 8)
-    look |= {"color": color, "marker": marker, "markevery": every}
-    return axes.plot(epochs, curves.mean(axis=0), **look)[0]
+    look = {"marker": "o" if len(x) == 1 else ""} | look
+    return axes.plot(x, curves.mean(axis=0), markevery=max(1, len(x) // 8), **look)[0]
 
 
 def _draw_reference(axes: Axes, name: str, experiment: Experiment, legend: dict) -> None:

@@ -5,7 +5,7 @@ python report.py tensorboard/intel      # prints summary.md, written with plots 
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +19,18 @@ from events import ACCURACY, LOSS
 from intervals import Comparison, Interval, Ranking
 from reference import IMAGES
 from results import Experiment
+from schedulers import CONTROL
 
 NEAR = 0.99  # part of the reference's accuracy that counts as reached
+CLOSE = 1.05  # a peak is about as good as the best up to so many times the least loss
 RATE_RATIO = 1.5  # schedules whose peak rates differ by more are compared in rate, too
 LISTED = 10  # damaged images that are named
-
-# (accuracy, loss) of the first of two: 1 higher, -1 lower, 0 where the interval holds 0.
-RELATIONS = {
-    (1, -1): "is better than {} in accuracy and loss",
-    (1, 0): "has a higher accuracy than {}",
-    (0, -1): "has a lower loss than {}",
-    (0, 0): "is not distinguishable from {}",
-    (1, 1): "has a higher accuracy but also a higher loss than {}",
-    (0, 1): "has a higher loss than {}",
-    (-1, -1): "has a lower loss but also a lower accuracy than {}",
-    (-1, 0): "has a lower accuracy than {}",
-    (-1, 1): "is worse than {} in accuracy and loss",
-}
 
 SUMMARY = """\
 # Learning-rate schedules on {name}
 
 {headline}.
-
+{tuning}
 {table}
 
 {findings}
@@ -50,6 +39,7 @@ SUMMARY = """\
 {spread}
 How to read it:
 
+- {rates}
 - ± is half of a 95 % interval for new seeds and new validation images, by a two-way crossed
   analysis of variance (Satterthwaite 1946; Bouthillier et al. 2021). From fewer than 5 seeds it is
   rough; where n = 1, it is for new validation images and the very model, and tells nothing of other
@@ -57,26 +47,32 @@ How to read it:
 - Δ: the best schedule minus this row, seed by seed and image by image, because runs of one seed
   share initial weights, batch order and dropout. The best is chosen after looking, so the intervals
   of all pairs of schedules, in accuracy and in loss, hold together (Bonferroni; Dunn 1961), as do
-  those of any best and the reference. Not distinguishable does not mean equal. Where numbers of
-  epochs differ, budgets do too; --epochs makes them equal.
-- A run whose loss is not finite, or in training above that of guessing, has diverged and is not
-  counted. Epochs to {near:.4f}: until the mean validation accuracy is 99 % of {whose}.
+  those of any best and the reference. Not distinguishable does not mean equal.
+- A run whose loss is not finite, or in training above that of guessing, diverged: it is left out.
 - Logistic regression on the same features{limit} is a reference, not a bound. It is solved to
   convergence, with C chosen by folds of the training images.
 
 What was checked:
 
-- {finished} of {planned} runs are finished. In each, every logged rate is that of the schedule, and
-  final accuracy and loss are those logged and those of the predictions kept for every validation
-  image. So are the reference's.
+- {finished} of {planned} runs are finished. In each, every logged rate is that of the schedule{at},
+  and final accuracy and loss are those logged and those of the predictions kept for every
+  validation image. So are the reference's.
 - All runs share {conditions}.
-- Not checked, because it is kept only once: curves before the last epoch, numbers of seeds and of
-  training images, names, notes, and the reference's C. Whoever changes all files alike is believed.
+- Not checked, because kept only once: curves before the last epoch, losses of a grid, numbers of
+  seeds and training images, names, notes, the reference's C. Whoever changes all alike is believed.
 
 The data:
 
 - {data}
 """
+CONFIGURED = """\
+Epochs to {near:.4f}: until the mean validation accuracy is 99 % of {whose}. Where
+  numbers of epochs differ, budgets do too; --epochs makes them equal."""
+TUNED = """\
+Peaks were chosen seed by seed, by the least loss on a stratified fifth of the training images, and
+  not by validation images; the choice is part of the spread over seeds. All train {epochs} epochs.
+- Peaks within 5 %: the lowest and highest whose mean loss there, over seeds, is at most 5 % above
+  the least. Peaks at which a head diverged in a seed are left out here and in the plot."""
 
 
 def number(interval: Interval, sign: str = "") -> str:
@@ -86,14 +82,17 @@ def number(interval: Interval, sign: str = "") -> str:
     return f"{text} ± {interval.half_width:.4f}" if np.isfinite(interval.half_width) else text
 
 
-def differences(comparison: Comparison) -> list[str]:
-    """Format how far the first of two lies above the second, in accuracy and in loss."""
-    return [number(comparison.accuracy, "+"), number(comparison.loss, "+")]
+def differences(comparison: Comparison | None) -> dict[str, str]:
+    """Format how far the first of two lies above the second, as cells of the table."""
+    if not comparison:
+        return {}
+    accuracy, loss = (number(one, "+") for one in (comparison.accuracy, comparison.loss))
+    return {"Δ accuracy": accuracy, "Δ loss": loss}
 
 
-def relation(comparison: Comparison) -> str:
-    """Say how the first of two relates to the second, with {} for the second's name."""
-    return RELATIONS[comparison.accuracy.sign, comparison.loss.sign]
+def span(rates: Sequence[float], form: str) -> str:
+    """Format the lowest and the highest rate, or the only one: `2e-03 to 5e-03`."""
+    return " to ".join(f"{rate:{form}}" for rate in sorted({min(rates), max(rates)}))
 
 
 def name(label: str, seeds: int) -> str:
@@ -114,78 +113,120 @@ def escape(text: str) -> str:
     return re.sub(r"[\\`*{}\[\]<>#|$~&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
 
 
-def headline(ranking: Ranking) -> str:
+def relation(comparison: Comparison | None) -> str:
+    """Say how the first of two relates to the second, with {} for the second's name."""
+    if not comparison:
+        return "shares too few seeds with {} to be compared"
+    signs = {"accuracy": comparison.accuracy.sign, "loss": comparison.loss.sign}
+    words = [f"a {'higher' if sign > 0 else 'lower'} {of}" for of, sign in signs.items() if sign]
+    if not words:
+        return "is not distinguishable from {}"
+    if signs["accuracy"] == -signs["loss"]:
+        return f"is {'better' if signs['accuracy'] > 0 else 'worse'} than {{}} in accuracy and loss"
+    return f"has {' but also '.join(words)} than {{}}"
+
+
+def headline(experiment: Experiment, ranking: Ranking) -> str:
     """Return the answer, without its full stop."""
     if not ranking.runs:
         return "All finished runs diverged, so no schedule has a rank"
-    (best, *others), accuracy = ranking.runs, ranking.accuracy
-    if not others:
-        ends = f"a validation accuracy of {number(accuracy[best])}"
-        return f"{escape(best)} ends at {ends} and a loss of {number(ranking.loss[best])}"
-    seeds = max(map(len, ranking.runs.values()))
-    equal = [label for label in others if accuracy[label].mean == accuracy[best].mean]
-    relations: dict[str, list[str]] = {}
-    for label in others:
-        pair = ranking.compared.get((best, label))
-        words = relation(pair) if pair else "shares too few seeds with {} to be compared"
-        relations.setdefault(words, []).append(name(label, seeds))
-    place = f"ties with {join(name(label, seeds) for label in equal)} for" if equal else "ends with"
-    said = [words.format(join(names)) for words, names in relations.items()]
-    said.insert(0, f"{place} the highest accuracy")
-    text = f"{name(best, seeds)} {join(said)}"
-    if seeds == 1:
-        text = f"One run each tells of trained models, not of schedules; {text}"
+    (best, *others), accuracy, seeds = ranking.runs, ranking.accuracy, ranking.seeds
+    if others:
+        relations: dict[str, list[str]] = {}
+        for label in others:
+            words = relation(ranking.compared.get((best, label)))
+            relations.setdefault(words, []).append(name(label, seeds))
+        top = accuracy[best].mean
+        equal = [name(label, seeds) for label in others if accuracy[label].mean == top]
+        place = f"ties with {join(equal)} for" if equal else "ends with"
+        said = [words.format(join(names)) for words, names in relations.items()]
+        text = f"{name(best, seeds)} {join([f'{place} the highest accuracy', *said])}"
+        if seeds == 1:
+            text = f"One run each tells of trained models, not of schedules; {text}"
+    else:
+        ends = f"{number(accuracy[best])} and a loss of {number(ranking.loss[best])}"
+        text = f"{escape(best)} ends at a validation accuracy of {ends}"
+    if experiment.config.settings.tune:
+        return f"At its own best peak{' each' * bool(others)}: {text}"
     peaks = [run.result.peak_lr for runs in ranking.runs.values() for run in runs]
     if max(peaks) > RATE_RATIO * min(peaks):
-        text = (
-            f"As configured: {text}; the schedules peak at {min(peaks):.1e} to {max(peaks):.1e}, "
-            "so this compares rates too; --tune compares each at its best"
-        )
+        reason = f"the schedules peak at {span(peaks, '.1e')}, so this compares rates too"
+        text = f"As configured: {text}; {reason}; --tune compares each at its best"
     return text
 
 
+def tuning_remarks(experiment: Experiment, ranking: Ranking) -> list[str]:
+    """Say what differs from the control, which peaks may not be the best, and what has no run."""
+    remarks, edges, missing = [], set(), []
+    if CONTROL in ranking.runs and ranking.compared:
+        pairs = [set(labels) - {CONTROL} for labels in ranking.apart if CONTROL in labels]
+        others = [name(*labels, ranking.seeds) for labels in pairs] or ["no other"]
+        said = f"From the control, a constant rate, {join(others)} can be told apart"
+        remarks.append(f"{said} in accuracy or in loss")
+    for seed, grid in experiment.tuning.items():
+        ends = grid.peaks[0], grid.peaks[-1]
+        edges |= {f"{escape(of)} ({peak:.0e})" for of, peak in grid.chosen.items() if peak in ends}
+        missing += [f"{escape(of)} seed {seed}" for of in grid.loss if of not in grid.chosen]
+    if edges:
+        place = "lie on the edge of the grid, so better ones may lie beyond"
+        remarks.append(f"Chosen peaks of {join(sorted(edges))} {place}")
+    if missing:
+        remarks.append(f"Every peak of {join(missing)} diverged, so there is no run")
+    return remarks
+
+
 def results_table(experiment: Experiment, ranking: Ranking, near: float) -> str:
-    """Return the table of the last epoch: a row for each schedule and one for the reference."""
-    config, solved = experiment.config, experiment.reference
-    rows = [["schedule", "n", "epochs", "peak rate", "val. accuracy", "over seeds", "val. loss"]]
-    rows[0] += ["Δ accuracy", "Δ loss", f"epochs to {near:.4f}"]
+    """Return the table of the last epoch: a row for each schedule and one for the reference.
+
+    With --tune it shows peaks, otherwise how many epochs an accuracy of `near` takes.
+    """
+    config, solved, tuned = experiment.config, experiment.reference, experiment.config.settings.tune
+    reach, close, form = f"epochs to {near:.4f}", "peaks within 5 %", ".0e" if tuned else ".1e"
+    columns = ["schedule", "n", "epochs", "peak rate", close, "val. accuracy", "over seeds"]
+    columns += ["val. loss", "Δ accuracy", "Δ loss", reach]
+    columns.remove(reach if tuned else close)
+    peaks, losses = intervals.tuning_losses(experiment) if tuned else ([], {})
     labels = [*ranking.runs, *(label for label in config.schedules if label not in ranking.runs)]
+    rows = []
     for label in labels:
-        runs, rates = ranking.runs.get(label, []), config.schedules[label]
-        diverged = sum(run.diverged for run in experiment.runs.get(label, []))
+        runs, finished = ranking.runs.get(label, []), experiment.runs.get(label, [])
+        diverged = sum(run.diverged for run in finished)
         n = f"{len(runs)} of {config.settings.seeds}" + f", {diverged} diverged" * bool(diverged)
-        row = [escape(label), n, f"{len(rates)}", f"{max(rates):.1e}", *[""] * 6]
+        row = {"schedule": escape(label) + " (control)" * (tuned and label == CONTROL), "n": n}
+        row["epochs"] = f"{len(config.schedules[label])}"
+        if finished:
+            row["peak rate"] = span([run.result.peak_lr for run in finished], form)
+        if label in losses:
+            mean = losses[label].mean(axis=0)
+            row[close] = span(peaks[mean <= CLOSE * np.nanmin(mean)], form)
         if runs:
-            row[4], row[6] = number(ranking.accuracy[label]), number(ranking.loss[label])
-            over_seeds = ranking.accuracy[label].over_seeds
-            row[5] = f"± {over_seeds:.4f}" if np.isfinite(over_seeds) else ""
+            accuracy, loss = ranking.accuracy[label], ranking.loss[label]
+            row |= {"val. accuracy": number(accuracy), "val. loss": number(loss)}
+            if np.isfinite(accuracy.over_seeds):
+                row["over seeds"] = f"± {accuracy.over_seeds:.4f}"
             reached = np.mean([run.val_accuracy for run in runs], axis=0) >= near
-            row[9] = f"{np.argmax(reached) + 1}" if reached.any() else ""
-        if pair := ranking.compared.get((labels[0], label)):
-            row[7:9] = differences(pair)
-        rows.append(row)
+            row[reach] = f"{np.argmax(reached) + 1}" if reached.any() else ""
+        rows.append(row | differences(ranking.compared.get((labels[0], label))))
     if solved:
-        finals = f"{solved.val_categorical_accuracy:.4f}", "", f"{solved.val_loss:.4f}"
-        behind = differences(ranking.reference) if ranking.reference else ["", ""]
-        rows.append([f"logistic regression, C = {solved.C:g}", "", "", "", *finals, *behind, ""])
+        row = {"schedule": f"logistic regression, C = {solved.C:g}"}
+        row["val. accuracy"] = f"{solved.val_categorical_accuracy:.4f}"
+        row["val. loss"] = f"{solved.val_loss:.4f}"
+        rows.append(row | differences(ranking.reference))
     # Padded, so that it can be read as text too.
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    lines = []
-    for first, *rest in rows:
-        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append(f"| {' | '.join([first.ljust(widths[0]), *cells])} |")
-    return "\n".join(lines)
+    cells = [columns, *([row.get(column, "") for column in columns] for row in rows)]
+    first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
+    form = " | ".join([f"{{:{first}}}", *(f"{{:>{width}}}" for width in others)])
+    return "\n".join(f"| {form.format(*row)} |" for row in cells)
 
 
 def findings(ranking: Ranking) -> str:
     """List the pairs of schedules that can be told apart, and say whether there are others."""
     lines = []
-    for labels, pair in ranking.compared.items():
-        if pair.accuracy.sign or pair.loss.sign:
-            first, second = (name(label, pair.accuracy.seeds) for label in labels)
-            said = f"{first} {relation(pair).format(second)}"
-            lines.append("- {}: accuracy {}, loss {}.".format(said, *differences(pair)))
+    for labels, pair in ranking.apart.items():
+        first, second = (name(label, ranking.seeds) for label in labels)
+        said = f"{first} {relation(pair).format(second)}"
+        lines.append("- {}: accuracy {}, loss {}.".format(said, *differences(pair).values()))
     if len(lines) < len(ranking.compared):
         others = "No other pair" if lines else "No pair"
         lines.append(f"- {others} of schedules can be told apart, in accuracy or in loss.")
@@ -206,15 +247,23 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
     if data.left_out:
         named = ", ".join(data.left_out[:LISTED]) + ", …" * (len(data.left_out) > LISTED)
         about.append(f"Left out, because damaged: {len(data.left_out):,} images ({named}).")
+    tuned, said = config.settings.tune, [headline(experiment, ranking)]
+    said += tuning_remarks(experiment, ranking) if tuned else []
     return SUMMARY.format(
         name=escape(data.name),
-        headline=headline(ranking),
+        headline=". ".join(said),
+        tuning="\n![Loss on held-out training images by peak rate](tuning.svg)\n" * tuned,
         table=results_table(experiment, ranking, near),
         findings=findings(ranking),
-        spread="\n![How sure: seeds, and seeds and images](spread.svg)\n" * bool(ranking.ahead),
-        near=near,
+        spread="\n![How sure: seeds, and seeds and images](spread.svg)\n"
+        * bool(ranking.ahead and ranking.seeds > 1),
+        rates=(TUNED if tuned else CONFIGURED).format(
+            near=near,
+            whose="the reference's" if solved else "the best schedule's",
+            epochs=max(map(len, config.schedules.values())),
+        ),
         limit=f" of {IMAGES:,} training images" * (sum(data.train) > IMAGES),
-        whose="the reference's" if solved else "the best schedule's",
+        at=" at the chosen peak" * tuned,
         finished=sum(map(len, experiment.runs.values())),
         planned=config.settings.seeds * len(config.schedules),
         conditions=escape(conditions),
@@ -230,7 +279,9 @@ def write(directory: Path) -> str:
     experiment = audit(directory)
     ranking = intervals.rank(experiment)
     written = {"comparison.svg": plots.comparison_plot(experiment, ranking)}
-    if ranking.ahead:
+    if experiment.tuning:
+        written["tuning.svg"] = plots.tuning_plot(experiment)
+    if ranking.ahead and ranking.seeds > 1:
         written["spread.svg"] = plots.spread_plot(ranking)
     for label in ranking.runs:
         for tag, name in ((ACCURACY, "accuracy"), (LOSS, "loss")):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+import audit
 import events
 import files
 import results
@@ -14,6 +15,7 @@ from settings import Settings
 CLASSES, IMAGES = 3, 60
 LABEL = np.arange(IMAGES, dtype=np.int32) % CLASSES
 RATES = {"exp": [4e-5, 3e-5, 2e-5], "linear": [4e-5, 4e-5, 4e-6], "warm": [0.0, 2e-4, 4e-4]}
+PEAKS = [1e-4, 1e-3, 1e-2, 1e-1]
 CONDITIONS = results.Conditions(
     format=results.FORMAT,
     data="d" * 64,
@@ -82,14 +84,18 @@ def write_reference(experiment: Path, right: int = 57, loss: float = 0.2) -> Non
 
 def write_experiment(
     experiment: Path,
-    right: dict[str, list[int]],
+    right: dict[str, list[int | None]],
     *,
     losses: dict[str, float] | None = None,
     rates: dict[str, list[float]] | None = None,
     seeds: int | None = None,
+    grids: list[dict[str, list[float | None]]] | None = None,
     **data: object,
 ) -> Path:
-    """Write an experiment of runs that are right about so many images, by schedule and seed."""
+    """Write an experiment of runs that are right about so many images, by schedule and seed.
+
+    With --tune, `grids` holds the losses at PEAKS by seed and schedule; None: no run, or diverged.
+    """
     experiment.mkdir(parents=True)
     rates = rates or {label: RATES[label] for label in right}
     seeds = seeds or max(map(len, right.values()))
@@ -101,11 +107,18 @@ def write_experiment(
         "left_out": [],
         "notes": [],
     }
-    settings = Settings(schedule=list(rates), name=experiment.name, image_size=96, seeds=seeds)
+    settings = Settings(list(rates), experiment.name, image_size=96, seeds=seeds, tune=bool(grids))
     config = results.Config(settings, rates, results.Data(**about | data), CONDITIONS, None, "3.11")
     results.write_config(experiment, config)
+    for seed, loss in enumerate(grids or []):
+        tuning = results.Tuning(PEAKS, loss, loss, results.choose_peaks(PEAKS, loss))
+        results.write_tuning(experiment, seed, tuning)
     for label, counts in right.items():
         for seed, count in enumerate(counts):
+            planned = audit.planned_rates(
+                config, audit.read_tuning(experiment, config, seed), label
+            )
             loss = (losses or {}).get(label, 0.3)
-            write_run(experiment, label, seed, count, loss, rates=rates[label], images=seed)
+            if count is not None:
+                write_run(experiment, label, seed, count, loss, rates=planned, images=seed)
     return experiment

@@ -1,8 +1,10 @@
 """The plots: of odd experiments too, without a warning, and readable on light and on dark."""
 
 import math
+import re
 import warnings
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from experiment_files import write_experiment, write_reference, write_run
 
 import plots
 import report
+from audit import audit
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,8 @@ def test_odd_experiments_are_drawn_without_a_warning(tmp_path, right, rates):
         warnings.simplefilter("error")
         report.write(experiment)
     drawn = [path for path in experiment.rglob("*.svg") if ElementTree.parse(path)]
-    assert len(drawn) == 1 + (len(right) > 1) + 2 * len(right)
+    several = len(right) > 1 and len(right["exp" if "exp" in right else "s0"]) > 1
+    assert len(drawn) == 1 + several + 2 * len(right)
 
 
 def test_a_schedule_that_diverged_and_one_that_is_missing_are_left_out(tmp_path):
@@ -53,6 +57,30 @@ def test_a_schedule_that_diverged_and_one_that_is_missing_are_left_out(tmp_path)
         write_run(experiment, "exp", seed, 50, loss=math.nan)
     (experiment / "reference.json").unlink()
     assert "All finished runs diverged" in report.write(experiment)
+
+
+def test_the_plot_of_peaks_marks_minima_and_defaults_that_are_not_off_the_top(tmp_path):
+    def doubled(rates, grids):
+        """Draw tuning.svg; return its comments, and how many points have two marks."""
+        right = {label: [50] * len(grids) for label in rates}
+        experiment = write_experiment(
+            tmp_path / str(rates["exp"][0]), right, rates=rates, grids=grids
+        )
+        svg = plots.tuning_plot(audit(experiment)).decode()
+        # Grid points, minima and defaults are the marks of lines; ticks have a mark for each, too.
+        drawn = svg[svg.index('id="FillBetweenPolyCollection_1"') :]
+        places = Counter(re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', drawn))
+        return svg, sum(count == 2 for count in places.values())
+
+    grids = [
+        {"exp": [0.9, 0.4, 0.2, 0.3], "constant": [0.26, 0.24, 0.8, None]},
+        {"exp": [0.9, 0.4, 0.3, 0.3], "constant": [0.26, 0.24, 0.8, 0.2]},
+    ]
+    svg, both = doubled({"exp": [1e-3], "constant": [1e-4]}, grids)
+    assert "<!-- 0.2500 at 1e-02  exp -->" in svg and "<!-- 0.2400 at 1e-03  constant -->" in svg
+    assert "mean of 2 seeds" in svg
+    svg, off_the_top = doubled({"exp": [1e-4], "constant": [1e-4]}, grids)
+    assert both - off_the_top == 1
 
 
 def test_colours_are_readable_on_light_and_dark():

@@ -7,12 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from experiment_files import (
-    CONDITIONS,
-    write_experiment,
-    write_reference,
-    write_run,
-)
+from experiment_files import CONDITIONS, write_experiment, write_reference, write_run
 
 import intervals
 import report
@@ -148,6 +143,59 @@ def test_headline_says_that_rates_are_compared_too(tmp_path):
     assert "configured" not in summary
 
 
+# The least loss of exp lies at 1e-3 and at 1e-2, that of the control always at 1e-3.
+GRIDS = [
+    {"exp": [0.9, 0.20, 0.30, None], "constant": [0.5, 0.30, 0.311, 0.9]},
+    {"exp": [0.9, 0.34, 0.25, 0.8], "constant": [0.7, 0.30, 0.309, 0.9]},
+]
+
+
+def write_tuned(experiment, grids=GRIDS, exp=(50, 51), constant=(49, 50)):
+    """Write an experiment with --tune of exp, whose default peak is 1e-2, and of the control."""
+    rates, right = {"exp": [1e-2, 5e-3], "constant": [1e-3] * 2}, {"exp": exp, "constant": constant}
+    return write_experiment(experiment, right, rates=rates, grids=grids)
+
+
+def test_tuned_schedules_are_compared_each_at_its_own_best_peak(tmp_path):
+    experiment = write_tuned(tmp_path / "x")
+    write_reference(experiment)
+    summary = summarise(experiment)
+    assert headline(summary) == (
+        "At its own best peak each: exp ends with the highest accuracy and is not distinguishable "
+        "from constant. From the control, a constant rate, no other can be told apart in accuracy "
+        "or in loss."
+    )
+    assert row(summary, "exp")[:5] == ["exp", "2 of 2", "2", "1e-03 to 1e-02", "1e-03 to 1e-02"]
+    # 1e-2 is a mean of 0.310 and 3.3 % above the least, 0.300.
+    assert row(summary, "constant")[:2] == ["constant (control)", "2 of 2"]
+    assert row(summary, "constant")[3:5] == ["1e-03", "1e-03 to 1e-02"]
+    assert row(summary, "logistic regression, C = 0.3")[5] == f"{57 / 60:.4f}"
+    assert "epochs to" not in summary and "All train 2 epochs." in summary
+    assert summary.index("](tuning.svg)") < summary.index("| schedule") < summary.index("](comp")
+
+
+def test_what_differs_from_the_control_is_said(tmp_path):
+    said = "From the control, a constant rate, exp can be told apart in accuracy or in loss"
+    assert said in headline(summarise(write_tuned(tmp_path / "x", constant=(30, 31))))
+    summary = summarise(write_tuned(tmp_path / "y", exp=(30, 31)))
+    assert "each: constant ends with the highest accuracy" in headline(summary)
+    assert said in headline(summary)
+
+
+def test_peaks_on_the_edge_and_schedules_without_a_peak_are_said(tmp_path):
+    grids = [
+        {"exp": [None] * 4, "constant": [0.2, 0.3, 0.4, 0.9]},
+        {"exp": [0.9, 0.5, 0.4, 0.3], "constant": [0.2, 0.3, 0.4, 0.9]},
+    ]
+    summary = summarise(write_tuned(tmp_path / "x", grids, exp=(None, 51)))
+    assert headline(summary).endswith(
+        ". Chosen peaks of constant (1e-04) and exp (1e-01) lie on the edge of the grid, so better "
+        "ones may lie beyond. Every peak of exp seed 0 diverged, so there is no run."
+    )
+    assert row(summary, "exp")[1:5] == ["1 of 2", "2", "1e-01", ""]
+    assert row(summary, "constant")[3:5] == ["1e-04", "1e-04"]
+
+
 def test_epochs_until_99_percent_of_the_reference_or_of_the_best(tmp_path):
     # Accuracy grows in equal steps to its end: 10/60, 20/60, ...
     rates = {"exp": [1e-5] * 6, "linear": [1e-5] * 3, "warm": [1e-5] * 4}
@@ -191,7 +239,7 @@ def test_what_cannot_be_checked_is_said(tmp_path):
     for name, value in conditions.items():
         assert f"{name.replace('_', ' ')} {value}" in summary
     assert "9 of 9 runs are finished" in summary
-    assert "- Not checked, because it is kept only once: curves before the last epoch" in summary
+    assert "- Not checked, because kept only once: curves before the last epoch" in summary
 
 
 # --- Command ----------------------------------------------------------------------------------
