@@ -36,7 +36,8 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def remove_temporary_files(directory: Path) -> None:

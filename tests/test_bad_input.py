@@ -53,11 +53,7 @@ CASES = {
     "export to nowhere": (PETS, [*ON_PETS, "--export", "gone/x.keras"], "is no folder gone"),
     "export exists": ({"x.keras": b""}, [*EXP, "--export", "x.keras"], "--export x.keras exists"),
     "logs in a file": ({"log": b""}, [*EXP, "--logdir", "log"], "--logdir log: "),
-    "name exists": (
-        {"tensorboard/x/a": b""},
-        [*EXP, "--name", "x"],
-        "tensorboard/x exists; choose",
-    ),
+    "name exists": ({"tensorboard/x/a": b""}, [*EXP, "--name", "x"], "tensorboard/x exists; "),
     "nothing to resume": ({}, ["--resume", "gone"], "gone does not hold config.json"),
     "half a config": ({"x/config.json": b'{"set'}, ["--resume", "x"], "config.json cannot be read"),
     "another config": ({"x/config.json": b"{}"}, ["--resume", "x"], "not in the format of this"),

@@ -275,6 +275,9 @@ def test_an_image_that_vanishes_is_told_by_name_and_nothing_is_begun(place):
 def test_two_of_one_name_are_refused_and_two_of_one_cache_end_as_one_alone(place, whole):
     two = Command(place, [*EXPERIMENT, "--seeds", "1", "--name", "two", "--export", "two.keras"])
     ones = [Command(place, EXPERIMENT) for _ in range(2)]
+    two.wait_for(place, "tensorboard/one/config.json")
+    told = Command(place, RESUME).one_line()
+    assert told.startswith("train.py: error: tensorboard/one: another process is working on it")
     told = [command.process.communicate(timeout=200)[1] for command in (two, *ones)]
     assert (two.process.returncode, told[0]) == (0, "")
     assert sorted(one.process.returncode for one in ones) == [0, 2]
