@@ -58,8 +58,8 @@ class Features:
 class ShardTask:
     """All that it takes to compute the features of one shard anywhere; picklable."""
 
-    source: data.Source
-    rows: range  # of the source, and of the cache
+    source: data.Source  # of these images only
+    rows: range  # of the data set, and of the cache
     names: list[str]  # of the images, for messages
     digests: list[bytes]  # sha256 of each encoded image
     record_path: Path  # beside the file of all rows
@@ -68,7 +68,6 @@ class ShardTask:
     preprocessing: str
     weights: str
     check_only: bool = False  # decode the images, but pass none
-    encoded: list[bytes | OSError] | None = None  # the images, if they are read already
 
 
 @dataclass(frozen=True)
@@ -126,21 +125,18 @@ def extract(
     Once a damaged image is found and `skip_damaged` is false, the others are only decoded. Raises
     data.DataError that names damaged or changed images, model.WeightsError and CacheError.
     """
-    source, count = dataset.source, len(dataset.names)
+    count = len(dataset.names)
     shards, damaged, remarks = [], {}, {}
     recipe = engine(), image_size, preprocessing, weights
     directory = Path(cache) / key(dataset, image_size, preprocessing, weights)
     for number, start in enumerate(range(0, count, SHARD)):
         part, path = slice(start, start + SHARD), directory / f"shard-{number:05}.json"
         images = range(count)[part], dataset.names[part], dataset.digests[part]
-        shards.append(ShardTask(source, *images, path, *recipe))
+        shards.append(ShardTask(dataset.source.subset(images[0]), *images, path, *recipe))
 
     def complete_tasks() -> Iterator[ShardTask]:
-        # A source that can only be read from its beginning is read here, once.
-        stream = source.read(rows)
         for shard in missing:
-            encoded = list(itertools.islice(stream, len(shard.rows))) if source.sequential else None
-            yield replace(shard, check_only=bool(damaged) and not skip_damaged, encoded=encoded)
+            yield replace(shard, check_only=bool(damaged) and not skip_damaged)
 
     try:
         records = list(executor.map(read_record, shards))
@@ -203,7 +199,7 @@ def extract_shard(task: ShardTask) -> ShardRecord:
 
 def _decode_images(task: ShardTask, record: ShardRecord) -> Rows:
     """Yield row and pixels of each whole image; add damaged ones and remarks to the record."""
-    images = task.encoded or task.source.read(task.rows)
+    images = task.source.read(range(len(task.rows)))
     for row, name, digest, image in zip(task.rows, task.names, task.digests, images, strict=True):
         if data.digest(image) != digest:
             reason = f" ({image})" if isinstance(image, OSError) else ""
