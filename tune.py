@@ -86,10 +86,13 @@ def tune(
                 bar.expect(rates.values())
         for seed, metrics in run_tasks(executor, train_grid, tasks, bar.show):
             found[seed].update(metrics)
-        for seed, grid in list(grids.items()):
-            tuning = _collect(found[seed], shapes, grid, base.classes)
-            grids[seed] = _grow(grid, [PEAKS.index(peak) for peak in tuning.chosen.values()])
-            if grids[seed] == grid:
+            if len(found[seed]) < len(shapes) * len(grids[seed]):
+                continue
+            tuning = _collect(found[seed], shapes, grids[seed], base.classes)
+            grown = _grow(grids[seed], [PEAKS.index(peak) for peak in tuning.chosen.values()])
+            if grown != grids[seed]:
+                grids[seed] = grown  # for the next round
+            else:
                 del grids[seed]
                 write_tuning(directory, seed, tuning)
 
