@@ -1,7 +1,7 @@
-"""The steps of an experiment in their order: data, features, runs, reference, report, export.
+"""The steps of an experiment in order: data, features, grid (--tune), runs, report, export.
 
-Every step leaves whole files, so an experiment that was killed at any moment can be resumed: what
-is finished stays, and what is missing is made, bit-identical to an experiment never interrupted.
+Every step leaves whole files, so an experiment that was killed at any moment can be resumed:
+finished work stays; the rest is made as if never interrupted, to the last bit.
 """
 
 import contextlib
@@ -111,7 +111,7 @@ def _commit() -> str | None:
 
 
 def _require_new(directory: Path, settings: Settings) -> None:
-    """Raise ExperimentError where a new experiment would not find its places free and writable."""
+    """Raise ExperimentError if an output path is taken or cannot be written."""
     found = set(os.listdir(directory)) - {files.LOCK} if directory.is_dir() else set()
     if directory.is_file() or not all(map(files.TEMPORARY.fullmatch, found)):
         way_on = f"choose another --name, or finish it with --resume {directory}"
@@ -137,7 +137,7 @@ def _require_same(directory: Path, before: Config, now: Config) -> None:
 
 @contextlib.contextmanager
 def _unfinished(directory: Path) -> Iterator[None]:
-    """Turn a refusal into UnfinishedError if there is something to finish, else leave nothing."""
+    """If it can be resumed, turn a refusal into UnfinishedError; else remove the directory."""
     begun = (directory / results.CONFIG).exists()
     try:
         yield
@@ -230,7 +230,7 @@ def _has_reference(directory: Path, config: Config) -> bool:
 
 
 def _missing_runs(directory: Path, config: Config, seed: int) -> dict[str, list[float]]:
-    """Return the rates of a seed's runs that are not finished, or finished but fail the audit."""
+    """Return the rates of a seed's runs that are still to be made, or made again."""
     tuning, missing = audit.read_tuning(directory, config, seed), {}
     for label in config.schedules:
         rates = audit.planned_rates(config, tuning, label)

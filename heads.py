@@ -1,9 +1,9 @@
 """Trains all heads of one seed side by side: one matrix product serves all schedules and rates.
 
-The heads of a seed share initial weights, order of images and dropout, so a batch of features
-(B, 1280) is gathered and dropped out once and multiplied by the kernels of all heads, (1280, heads
-x classes). The losses are summed, so each head gets the gradient it would get alone. A head's
-numbers do not depend, to the last bit, on which heads are trained beside it.
+The heads of a seed share initial weights, order of images and dropout, so a batch (B, 1280) is
+gathered once, gets dropout once, and is multiplied by all kernels, (1280, heads x classes). The
+losses are summed, so each head gets the gradient it would get alone. A head's numbers do not
+depend, to the last bit, on which heads are trained beside it.
 """
 
 import math
@@ -19,10 +19,9 @@ import model
 from results import Outputs
 from tensorflow_setup import keras, tf
 
-# Bits depend on the shapes of the matrix products: where one is not a multiple of the processor's
-# blocks, the last rows or columns are rounded differently. With these shapes a head has the same
-# bits in a group of any width (measured with AVX2 and AVX-512).
-PADDED_FEATURES = 1296  # 1,280 and 16 zeros: blocks are 4, 6, 8, 16, 24 or 48 rows
+# If a size does not fill the processor's blocks, its last rows or columns round differently. With
+# these shapes a head has the same bits in a group of any width (measured with AVX2).
+PADDED_FEATURES = 1296  # 1,280 + 16 zeros: a multiple of blocks of 4, 6, 8, 16, 24 and 48
 COLUMNS_MULTIPLE, LEAST_COLUMNS = 16, 48
 MOST_PRODUCTS = 4096 * 64  # columns x rows of a batch
 VALIDATION_BATCH = 64  # rows; any other number would round differently, too
@@ -66,7 +65,7 @@ class Head:
 
 
 class ColumnAdam(keras.optimizers.Adam):
-    """Adam with a learning rate for each column of the weights: its step is linear in the rate."""
+    """Adam with a rate for each column, which works because its step is linear in the rate."""
 
     def __init__(self, columns: int):
         super().__init__(learning_rate=1.0)
@@ -85,7 +84,7 @@ def order(seed: int, epoch: int, rows: np.ndarray) -> np.ndarray:
 def split_heads(
     labels: list[str], classes: int, batch_size: int, parts: int = 1
 ) -> list[list[str]]:
-    """Split heads into at least `parts` groups, if there are as many, none of them too wide."""
+    """Split heads into `parts` groups; more if they are too wide, fewer if there are too few."""
     unit = _fewest_heads(classes)
     widest = max(1, MOST_PRODUCTS // (batch_size * classes * unit)) * unit
     size = max(1, min(widest, math.ceil(len(labels) / parts)))
@@ -101,8 +100,8 @@ def _fewest_heads(classes: int) -> int:
 def drop_out(x: tf.Tensor, rate: float, seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     """Return x float32 (B, M), M even, with numbers set to 0 at a rate and the rest scaled up.
 
-    Each number takes 16 random bits, so the rate is met to 1 / 65,536; Keras' Dropout draws 32,
-    and drawing is most of an epoch. What is dropped depends on seed and step alone.
+    Each number takes 16 random bits, so the rate is exact to 1 / 65,536; Keras draws 32, and
+    drawing dominates an epoch. What is dropped depends on seed and step alone.
     """
     limit = min(round(rate * 2**16), 2**16 - 1)
     if not limit:
@@ -153,7 +152,7 @@ class Trainer:
     def train_epoch(self, rows: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Train on rows (N,) in this order; returns losses and right answers, (B, heads) each.
 
-        They are added up place by place in the batch: TensorFlow's own sums depend on the width.
+        Sums over batches, by place in the batch: TensorFlow's own sums depend on the width.
         """
         count = tf.size(rows)
         size = tf.minimum(self.batch_size, count)
@@ -194,7 +193,7 @@ _thread = threading.local()  # A thread keeps its last trainer, because tracing 
 
 
 def find_trainer(task: HeadsTask) -> Trainer:
-    """Return this thread's trainer for a task, with its graphs if the last task was of one kind."""
+    """Return this thread's trainer for a task: the last one again if its task was alike."""
     unit = _fewest_heads(task.classes)
     heads = math.ceil(len(task.rates) / unit) * unit
     key = (task.directory, task.shape, task.labels.tobytes(), task.classes, heads)

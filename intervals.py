@@ -1,4 +1,4 @@
-"""How sure: intervals that count seeds and images, and the one rule for which schedule is best.
+"""How sure: intervals that count seeds and images, and the rule that ranks schedules.
 
 A table holds a number for each seed and validation image, float64 (S, I): whether a run is right
 (1 or 0), its loss, or the difference of two schedules in one of these. Intervals are for new seeds

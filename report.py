@@ -1,4 +1,4 @@
-"""Which schedule is better, and how sure are we? Audits an experiment and compares its schedules.
+"""Writes the verdicts of an experiment: better, worse, or not distinguishable, and how sure.
 
 python report.py tensorboard/intel      # prints summary.md, written with plots beside the logs
 """

@@ -1,4 +1,4 @@
-"""The format of an experiment on disk: its dataclasses, written and read here and nowhere else.
+"""The format of an experiment on disk: its dataclasses, and how they are written and read.
 
     NAME/config.json                     settings, schedules, data, conditions of all runs
     NAME/validation-images.txt           names of the validation images, in the order of the .npz
@@ -7,12 +7,11 @@
     NAME/SCHEDULE/seed-K/head.npz        kernel (1280, classes), bias (classes,) at the end
     NAME/SCHEDULE/seed-K/validation.npz  what the head says of every validation image at the end
     NAME/SCHEDULE/seed-K/result.json     written last: a run without it is not finished
-    NAME/SCHEDULE/mean/                  event files: the mean over seeds, once all have ended
+    NAME/SCHEDULE/mean/                  event files: the mean over seeds, written at the end
     NAME/tuning/seed-K.json              with --tune: the grid of peaks, and the chosen ones
     NAME/reference.json, reference.npz   the logistic regression on the same features
 
-A new run is written in place. A run that replaces a finished one is written to .seed-K.new and
-renamed when it is whole; between the two renames the old one is .seed-K.old.
+runs.py puts runs in place, events.py knows event files, report.py adds summary.md and SVGs.
 """
 
 import dataclasses
@@ -136,7 +135,7 @@ class Tuning:
     peaks: list[float]
     loss: dict[str, list[float | None]]  # label -> loss of every peak on the held-out fifth
     accuracy: dict[str, list[float | None]]
-    chosen: dict[str, float]  # label -> peak; labels of which every head diverged are left out
+    chosen: dict[str, float]  # label -> peak; without labels whose heads all diverged
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""The learning-rate schedules of the report, as pure functions `(epoch, lr) -> lr`.
+"""The learning-rate schedules as pure functions `(epoch, lr) -> lr`: the report's and a control.
 
     python schedulers.py                          # the rates of every epoch, side by side
     python schedulers.py exp_warmup mine.py:own   # these
 
-`epoch` counts from 0; `lr` is the rate of the previous epoch, and the initial rate before the
-first. Only the standard library is imported, so a typo is told before TensorFlow is loaded.
+`epoch` counts from 0; `lr` is the previous epoch's rate, in epoch 0 the initial rate. Only
+the standard library is imported, so a typo is told before TensorFlow is loaded.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PEAK_LR = 4e-4  # rate at the end of the warm-up
 DROP_FACTOR = 0.1  # what `linear` and `linear_warmup` multiply by
 WARMUP_EPOCHS = 10  # the peak is reached in epoch 10, the eleventh
 OWN_EPOCHS = 50  # epochs of a user's schedule, as of the report's runs 2 and 3
-LARGEST = 2.0**128 * (1 - 2.0**-24)  # number of float32, in which the optimizer holds the rate
+LARGEST = 2.0**128 * (1 - 2.0**-24)  # the largest float32; the optimizer's rate is one
 JUMP = 2  # the preview lists changes of the rate by more than this factor
 
 
@@ -83,7 +83,7 @@ def constant(epoch: int, lr: float) -> float:
     return lr
 
 
-# name -> (schedule, epochs of its run in the report): the only list of schedules.
+# name -> (schedule, its epochs, in the report if it is there): the only list of schedules.
 SCHEDULES: dict[str, tuple[Callable, int]] = {
     "exp": (exp, 60),
     "linear": (linear, 50),
@@ -98,8 +98,8 @@ ALL = [name for name in SCHEDULES if name != CONTROL]  # what the name `all` sta
 def find_schedule(name: str, **parameters: float) -> tuple[str, Schedule, int]:
     """Return label, schedule and default epochs of a registered name or of `FILE.py:FUNCTION`.
 
-    `parameters` (peak_lr, drop_factor) are bound where a registered schedule reads them; the label
-    is fit for a folder's name. Raises ScheduleError where the name or the file is wrong; what a
+    `parameters` (peak_lr, drop_factor) go to registered schedules that take them; the label is a
+    valid folder name. Raises ScheduleError where the name or the file is wrong; what a
     user's file raises is not caught.
     """
     if name in SCHEDULES:
@@ -123,7 +123,7 @@ def find_schedule(name: str, **parameters: float) -> tuple[str, Schedule, int]:
 
 
 def unroll(schedule: Schedule, epochs: int, lr: float, name: str) -> list[float]:
-    """Return the rates of `epochs` epochs, float64, each from the one before, the first from `lr`.
+    """Return `epochs` rates, float64, each computed from the last, starting from `lr`.
 
     Raises ScheduleError, with the epoch and the value, for a schedule that returns anything but a
     number from 0 to LARGEST; what the schedule itself raises is not caught.

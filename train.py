@@ -1,6 +1,6 @@
 """Compare learning-rate schedules on a frozen MobileNetV2: which is better, and how sure are we?
 
-python train.py --schedule exp_warmup                       # digits, no download, half a minute
+python train.py --schedule exp_warmup                       # digits, no download
 python train.py --schedule all --seeds 5                    # all four, repeated, with intervals
 python train.py --schedule all --data flowers/              # an image folder
 python train.py --schedule all --train 'rec/train*' --test 'rec/test*'    # TFRecords
@@ -89,8 +89,9 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
         type=integer(LEAST_SIZE, 4096), metavar="PIXELS")  # fmt: skip
     add("--preprocessing", "scale: to [-1, 1], as the weights were trained;\n"
         "standardize: image by image, as the report", choices=("scale", "standardize"))  # fmt: skip
-    add("--epochs", f"of every schedule (default: the report's, {own};\n"
-        f"your own {schedulers.OWN_EPOCHS})", type=integer(1, 100_000), metavar="N")  # fmt: skip
+    add("--epochs", f"of every schedule (default: {own};\n"
+        f"FILE.py:FUNCTION {schedulers.OWN_EPOCHS}; with --tune the largest of them)",
+        type=integer(1, 100_000), metavar="N")  # fmt: skip
     add("--lr", f"initial rate (default: {schedulers.LR})", **rate)
     add("--peak-lr", f"rate at the end of the warm-up (default: {schedulers.PEAK_LR})", **rate)
     add("--drop-factor", "what the linear schedules multiply by; 1: the report's listing\n"
@@ -162,7 +163,7 @@ def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
 
 
 def resume_command(directory: Path) -> str:
-    """Return the command that finishes an experiment, with Python and train.py called as now."""
+    """Return the command that finishes an experiment, invoked as this process was."""
     called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
     return shlex.join([*called, "--resume", str(directory)])
 
@@ -170,8 +171,8 @@ def resume_command(directory: Path) -> str:
 def end_on_signals(directory: Path) -> None:
     """End at once on Ctrl-C and SIGTERM, with one line that tells how to go on.
 
-    Calls of TensorFlow in threads cannot be cancelled, and every file is whole at any moment, so
-    the process ends without waiting for them.
+    TensorFlow's calls cannot be cancelled, but files are always whole, so it does not
+    wait for them.
     """
 
     def end(number: int, frame: object) -> None:
