@@ -133,16 +133,14 @@ def extract(
         part, path = slice(start, start + SHARD), directory / f"shard-{number:05}.json"
         images = range(count)[part], dataset.names[part], dataset.digests[part]
         shards.append(ShardTask(dataset.source.subset(images[0]), *images, path, *recipe))
-
-    def complete_tasks() -> Iterator[ShardTask]:
-        for shard in missing:
-            yield replace(shard, check_only=bool(damaged) and not skip_damaged)
-
     try:
         records = list(executor.map(read_record, shards))
         missing = [shard for shard, record in zip(shards, records, strict=True) if not record]
-        rows = [row for shard in missing for row in shard.rows]
-        computed = tasks.run_tasks(executor, extract_shard, complete_tasks())
+        # A generator, because a task depends on the damage that was found before it is submitted.
+        pending = (
+            replace(shard, check_only=bool(damaged and not skip_damaged)) for shard in missing
+        )
+        computed = tasks.run_tasks(executor, extract_shard, pending)
         with tqdm(total=count, desc="features", unit=" images", disable=None) as bar:
             for record in itertools.chain(filter(None, records), computed):
                 bar.update(record.images)
@@ -156,7 +154,7 @@ def extract(
             function.cache_clear()
     if damaged and not skip_damaged:
         raise data.damaged_images(dataset, damaged)
-    passed = len(set(rows) - set(damaged))
+    passed = sum(row not in damaged for shard in missing for row in shard.rows)
     return Features(directory, (count, model.FEATURES), damaged, remarks, passed)
 
 

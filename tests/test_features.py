@@ -6,7 +6,6 @@ import resource
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,22 +67,6 @@ def test_cached_or_not_and_by_any_executor_features_are_bit_identical(dataset, t
     assert [found.computed for found in (first, *others)] == [24, 0, 24, 24]
     for other in others:
         np.testing.assert_array_equal(values(first), values(other))
-
-
-def test_a_sequential_source_is_read_once_and_only_what_is_missing(dataset, tmp_path):
-    expected = values(extract(dataset, tmp_path / "files"))
-    encoded, read_rows = list(dataset.source.read(dataset.rows)), []
-
-    def read(rows):
-        read_rows.append(list(rows))
-        yield from (encoded[row] for row in read_rows[-1])
-
-    sequential = replace(dataset, source=SimpleNamespace(sequential=True, read=read))
-    for _ in range(2):
-        found = extract(sequential, tmp_path / "once")
-        np.testing.assert_array_equal(values(found), expected)
-        (found.directory / "shard-00001.json").unlink()
-    assert read_rows == [list(range(24)), list(range(10, 20))]
 
 
 DAMAGE = {
@@ -155,4 +138,3 @@ def test_a_full_disk_is_told_and_what_was_written_counts(dataset, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     assert extract(dataset, tmp_path).computed == 14
-    assert not list(tmp_path.rglob("*.tmp"))
