@@ -1,5 +1,6 @@
 """Spreads long work over cores: tasks go to an executor, a few ahead of those that run."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
@@ -28,10 +29,9 @@ def run_tasks(
     waiting, remaining = set(), iter(arguments)
     try:
         while True:
-            for argument in remaining:
+            room = AHEAD * cores() - len(waiting)
+            for argument in itertools.islice(remaining, room):
                 waiting.add(executor.submit(function, argument))
-                if len(waiting) >= AHEAD * cores():
-                    break
             if not waiting:
                 return
             done, waiting = wait(waiting, 0.2, FIRST_COMPLETED)

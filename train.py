@@ -190,6 +190,10 @@ def end_on_signals(directory: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the command line and return the exit status."""
+    # Tasks are spread over the cores, so BLAS must not use all of them for each. It asks when NumPy
+    # is imported, perhaps by a user's schedule.
+    for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
+        os.environ[f"{library}_THREADS"] = "1"
     settings = parse_arguments(arguments)
     resumed = isinstance(settings, Path)
     directory = settings if resumed else Path(settings.logdir) / settings.name
@@ -200,9 +204,6 @@ def main(arguments: list[str]) -> int:
     except schedulers.ScheduleError as error:
         return cli.refuse("train.py", error)
 
-    # Tasks are spread over the cores, so BLAS must not use all of them for each.
-    for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
-        os.environ[f"{library}_THREADS"] = "1"
     # TensorFlow is loaded only now, so that a typo is told at once.
     import experiment
 

@@ -1,6 +1,9 @@
 """What several test files share: small real image folders, and the command run as a user does."""
 
 import os
+
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # as train.py sets them
+
 import shutil
 import subprocess
 import sys

@@ -17,6 +17,9 @@ import events
 import files
 import results
 
+# The experiment without name, export and the rate that only linear_warmup reads.
+PEAK = EXPERIMENT.index("--peak-lr")
+SHORT = EXPERIMENT[:PEAK] + EXPERIMENT[PEAK + 2 : -4]
 SIDES = {"train": {events.ACCURACY, events.LOSS, events.RATE},
     "validation": {events.ACCURACY, events.LOSS}}  # fmt: skip
 
@@ -83,7 +86,7 @@ def test_again_from_the_cache_it_is_the_same_to_the_last_bit(copy, whole):
 
 
 def test_a_run_alone_is_the_run_of_a_larger_experiment_to_the_last_bit(copy):
-    alone = [*EXPERIMENT[:-4], "--name", "alone", "--schedule", "exp", "--seeds", "1"]
+    alone = [*SHORT, "--name", "alone", "--schedule", "exp", "--seeds", "1"]
     assert run_command("train.py", *alone, cwd=copy).returncode == 0
     run = results.run_directory(copy / "tensorboard/alone", "exp", 0)
     among = results.run_directory(copy / "tensorboard/one", "exp", 0)
@@ -151,7 +154,7 @@ for path in open("tensorboard/one/validation-images.txt").read().split():
 
 def test_a_schedule_of_ones_own_is_trained(copy):
     (copy / "mine.py").write_text("def half(epoch, lr):\n    return lr / 2\n")
-    arguments = [*EXPERIMENT[:-4], "--name", "own", "--schedule", "mine.py:half", "--seeds", "1"]
+    arguments = [*SHORT, "--name", "own", "--schedule", "mine.py:half", "--seeds", "1"]
     assert run_command("train.py", *arguments, cwd=copy).returncode == 0
     rates = events.read_scalars(copy / "tensorboard/own/mine.half/seed-0/train")[events.RATE]
     np.testing.assert_array_equal(rates, np.float32([5e-3, 2.5e-3, 1.25e-3]))
