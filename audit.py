@@ -32,19 +32,15 @@ def audit(directory: Path) -> Experiment:
             raise ExperimentError(f"{place} is not a run of this experiment; move it away")
         runs[label].append(audit_run(directory, config, label, seed, tuning[seed]))
     runs = {label: finished for label, finished in runs.items() if finished}
-    tuning = {seed: grid for seed, grid in tuning.items() if grid}
-    experiment = Experiment(directory, config, runs, read_reference(directory, config), tuning)
-    _require_one_order(experiment)
-    return experiment
-
-
-def _require_one_order(experiment: Experiment) -> None:
-    """Raise ExperimentError unless all outputs are of the same images: they are paired by image."""
-    outputs = [run.outputs for finished in experiment.runs.values() for run in finished]
-    outputs += [experiment.reference.outputs] if experiment.reference else []
-    if not all(np.array_equal(of.label, outputs[0].label) for of in outputs):
+    reference = read_reference(directory, config)
+    outputs = [run.outputs for finished in runs.values() for run in finished]
+    outputs += [reference.outputs] if reference else []
+    # Comparisons pair them by image.
+    if not all(np.array_equal(one.label, outputs[0].label) for one in outputs):
         reason = "the labels of its runs or its reference are in different orders"
-        raise ExperimentError(f"{experiment.directory}: {reason}; restore its files")
+        raise ExperimentError(f"{directory}: {reason}; restore its files")
+    tuning = {seed: grid for seed, grid in tuning.items() if grid}
+    return Experiment(directory, config, runs, reference, tuning)
 
 
 def audit_run(
@@ -59,39 +55,26 @@ def audit_run(
     if (result.schedule, result.seed) != (label, seed):
         raise ExperimentError(f"{run}: result.json is of {result.schedule} seed {result.seed}")
     compare_conditions(run, result.conditions, config.conditions)
-    if result.rates != planned_rates(config, tuning, label) or result.peak_lr != max(result.rates):
+    if result.rate != planned_rates(config, tuning, label) or result.peak_lr != max(result.rate):
         raise ExperimentError(f"{run}: result.json has other rates than its schedule")
-    train, validation = (events.read_scalars(run / side) for side in ("train", "validation"))
-    _compare_curve(run, "learning rate", train.get(events.RATE), result.rates)
-    curves = {
-        "categorical_accuracy": train.get(events.ACCURACY),
-        "loss": train.get(events.LOSS),
-        "val_categorical_accuracy": validation.get(events.ACCURACY),
-        "val_loss": validation.get(events.LOSS),
-    }
-    for name, curve in curves.items():
-        final = getattr(result, name)
-        _compare_curve(run, name, curve, [math.nan if final is None else final], len(result.rates))
+    for name, logged in events.read_curves(run).items():
+        curve = result.curve(name)
+        if not len(logged) == len(curve) == len(result.rate):
+            reason = f"{len(logged)} epochs logged, {len(curve)} in result.json"
+            raise ExperimentError(f"{run}: {name}: {reason}, {len(result.rate)} planned")
+        # Event files hold float32.
+        equal = np.isclose(np.float32(curve), logged, rtol=0, atol=0, equal_nan=True)
+        if not equal.all():
+            epoch = int(np.argmin(equal))
+            said = f"{name} {logged[epoch]:.6g} was logged, {curve[epoch]:.6g} is in result.json"
+            raise ExperimentError(f"{run}: epoch {epoch}: {said}")
     path = run / results.VALIDATION
     outputs = results.read_outputs(path, config.data)
-    _compare_means(path, outputs, result.val_categorical_accuracy, result.val_loss)
+    _compare_means(path, outputs, result.val_accuracy[-1], result.val_loss[-1])
     # A rate of 0 throughout leaves the loss of guessing, on either side of it: not diverged.
     classes = len(config.data.class_names) if result.peak_lr > 0 else math.inf
-    diverged = results.is_diverged(result.loss, result.val_loss, classes)
-    return Run(result, *curves.values(), outputs, diverged)
-
-
-def _compare_curve(
-    run: Path, name: str, curve: np.ndarray | None, wanted: list[float], epochs: int | None = None
-) -> None:
-    """Compare the last epochs of a logged curve as float32, which event files hold, exactly."""
-    epochs = epochs or len(wanted)
-    if curve is None or len(curve) != epochs:
-        raise ExperimentError(f"{run}: {name} is not logged for each of its {epochs} epochs")
-    for epoch, value in enumerate(np.float32(wanted), start=epochs - len(wanted)):
-        if not np.array_equal(curve[epoch], value, equal_nan=True):
-            said = f"{name} {curve[epoch]:.6g} was logged, {value:.6g} belongs there"
-            raise ExperimentError(f"{run}: epoch {epoch}: {said}")
+    diverged = results.is_diverged(result.loss[-1], result.val_loss[-1], classes)
+    return Run(result, outputs, diverged)
 
 
 def _compare_means(

@@ -209,8 +209,8 @@ def main(arguments: list[str]) -> int:
     add("--data", help=f"digits, tfds:NAME or a folder (default: {GENERATED:,} generated images)")
     add("--train", help="TFRecords to train on, instead of --data", metavar="GLOB")
     add("--test", help="TFRecords to validate on, with --train", metavar="GLOB")
-    add("--images", help="how many of them are used", type=train.integer(1, 1_000_000), metavar="N")
-    add("--repeats", help="(default: 3)", type=train.integer(1, 100), default=3, metavar="N")
+    add("--images", help="images used", type=cli.bounded(int, 1, 1_000_000), metavar="N")
+    add("--repeats", help="(default: 3)", type=cli.bounded(int, 1, 100), default=3, metavar="N")
     add("--output", help="put the table between its markers", type=Path, metavar="FILE.md")
     add("--measure", help=argparse.SUPPRESS, nargs=3)  # what each turn is called with
     options = parser.parse_args(arguments)

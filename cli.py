@@ -1,12 +1,13 @@
-"""What the commands share: refusals in one line, and quiet standard streams."""
+"""What the commands share: flags with bounds, refusals in one line, and their standard streams."""
 
 import argparse
 import faulthandler
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,16 +18,25 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def end_quietly() -> None:
-    """Let Ctrl-C, and a pipe that its reader closed (as `| head`), end without a traceback."""
+def bounded(kind: type, least: float, most: float) -> Callable[[str], Any]:
+    """Return an argparse type: an int or a float from `least` to `most`."""
+
+    def parse(text: str) -> Any:
+        number = kind(text)
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"must be from {least:,} to {most:,}, got {text}")
+        return number
+
+    parse.__name__ = kind.__name__  # as argparse calls it where the text is not a number
+    return parse
+
+
+def set_up_streams() -> None:
+    """Let pipes show each line at once, terminals lack letters, and Ctrl-C and `| head` end it."""
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     for name in ("SIGINT", "SIGPIPE"):  # Windows has no SIGPIPE.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
-
-
-def print_lines_at_once() -> None:
-    """Let a pipe show each line when it is printed, and replace what a terminal cannot show."""
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
 def silence_native_stderr() -> None:

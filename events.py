@@ -1,4 +1,4 @@
-"""TensorBoard's event files: scalars, written epoch by epoch and read back, and HParams."""
+"""TensorBoard's event files: the curves of a run, written epoch by epoch and read back."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,60 +8,39 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.errors import OpError, OutOfRangeError
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
-from tensorboard.plugins.hparams import metadata
-from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
-from tensorboard.plugins.hparams.plugin_data_pb2 import (
-    HParamsPluginData,
-    SessionEndInfo,
-    SessionStartInfo,
-)
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from files import FileError
 
-# Tags as Keras' TensorBoard callback names them.
-ACCURACY, LOSS, RATE = "epoch_categorical_accuracy", "epoch_loss", "epoch_learning_rate"
-FILE = (
-    "events.out.tfevents.v2"  # TensorBoard wants "tfevents" in it; the usual name holds the host's.
-)
+# TensorBoard wants "tfevents" in a file's name; the usual name holds that of the host, too.
+FILE = "events.out.tfevents.v2"
+SIDES = ("train", "validation")
+# Name of a curve -> the side on which it is logged, and its tag as Keras' callback names it.
+CURVES = {
+    "rate": ("train", "epoch_learning_rate"),
+    "accuracy": ("train", "epoch_categorical_accuracy"),
+    "loss": ("train", "epoch_loss"),
+    "val_accuracy": ("validation", "epoch_categorical_accuracy"),
+    "val_loss": ("validation", "epoch_loss"),
+}
 
 
-def append_scalars(directory: Path, epoch: int, values: Mapping[str, float], time: float) -> None:
-    """Append the scalars `{tag: value}` of an epoch to the event file of a directory.
+def append_epoch(run: Path, epoch: int, metrics: Mapping[str, float], time: float) -> None:
+    """Append an epoch of all CURVES to the event files of a run; its directories must exist.
 
-    The file has its final name from the start, so that a live TensorBoard does not read it twice.
+    Files have their final names from the start, so that a live TensorBoard does not read twice.
     """
-    summary = Summary()
-    for tag, value in values.items():
-        summary.value.add(tag=tag, simple_value=value)
-    _append(directory, Event(step=epoch, wall_time=time, summary=summary))
-
-
-def append_hyperparameters(
-    directory: Path, name: str, values: Mapping[str, float | str], start: float, end: float
-) -> None:
-    """Append what TensorBoard's HParams page shows of a finished run: name and hyperparameters.
-
-    Built by hand, because the functions that TensorBoard has for this import TensorFlow.
-    """
-    begin = SessionStartInfo(group_name=name, start_time_secs=start)
-    for key, value in values.items():
-        kind = "string_value" if isinstance(value, str) else "number_value"
-        setattr(begin.hparams[key], kind, value)
-    finish = SessionEndInfo(status=STATUS_SUCCESS, end_time_secs=end)
-    for tag, content in (
-        (metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=begin)),
-        (metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=finish)),
-    ):
+    for side in SIDES:
         summary = Summary()
-        about = metadata.create_summary_metadata(content)
-        summary.value.add(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
-        _append(directory, Event(wall_time=end, summary=summary))
+        for name, (where, tag) in CURVES.items():
+            if where == side:
+                summary.value.add(tag=tag, simple_value=metrics[name])
+        append(run / side, Event(step=epoch, wall_time=time, summary=summary))
 
 
-def _append(directory: Path, event: Event) -> None:
-    path = directory / FILE
-    with path.open("ab") as file:
+def append(directory: Path, event: Event) -> None:
+    """Append an event to the event file of a directory."""
+    with (directory / FILE).open("ab") as file:
         writer = RecordWriter(file)
         if not file.tell():
             first = Event(wall_time=event.wall_time, file_version="brain.Event:2")
@@ -69,17 +48,22 @@ def _append(directory: Path, event: Event) -> None:
         writer.write(event.SerializeToString())
 
 
-def read_scalars(directory: Path) -> dict[str, np.ndarray]:
-    """Return `{tag: float32 (epochs,)}` of the event files in a directory.
+def read_curves(run: Path) -> dict[str, np.ndarray]:
+    """Return the CURVES in the event files of a run, float32 (epochs,) each; raises FileError."""
+    scalars = {side: read_scalars(run / side) for side in SIDES}
+    curves = {}
+    for name, (side, tag) in CURVES.items():
+        steps = scalars[side].get(tag, {})
+        if sorted(steps) != list(range(len(steps))) or not steps:
+            raise FileError(f"{run / side}: {tag} is not logged for every epoch")
+        curves[name] = np.float32([steps[epoch] for epoch in sorted(steps)])
+    return curves
 
-    Raises FileError where there is no event file, or one is damaged, or a tag has an epoch twice or
-    not at all.
-    """
+
+def read_scalars(directory: Path) -> dict[str, dict[int, float]]:
+    """Return `{tag: {epoch: value}}` of all event files of a directory; raises FileError."""
     found: dict[str, dict[int, float]] = {}
-    files = sorted(directory.glob("*tfevents*"))
-    if not files:
-        raise FileError(f"{directory} does not hold an event file")
-    for file in files:
+    for file in sorted(directory.glob("*tfevents*")):
         reader = PyRecordReader_New(str(file))
         while True:
             try:
@@ -94,9 +78,4 @@ def read_scalars(directory: Path) -> dict[str, np.ndarray]:
                     if event.step in found.setdefault(value.tag, {}):
                         raise FileError(f"{file}: {value.tag} has epoch {event.step} twice")
                     found[value.tag][event.step] = value.simple_value
-    for tag, values in found.items():
-        if missing := set(range(max(values) + 1)) - set(values):
-            raise FileError(f"{directory}: {tag} lacks epoch {min(missing)}")
-    return {
-        tag: np.float32([values[step] for step in sorted(values)]) for tag, values in found.items()
-    }
+    return found

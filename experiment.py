@@ -8,12 +8,10 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ import data
 import export
 import features
 import files
+import intervals
 import model
 import report
 import results
@@ -42,34 +41,54 @@ class UnfinishedError(Exception):
     """An experiment stopped after it had begun; the message says why."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What training needs."""
+
+    config: Config
+    heads: HeadsTask  # of seed 0, without a head
+    image_names: list[str]  # of the validation images
+
+
 def run(settings: Settings, schedules: dict[str, list[float]]) -> None:
     """Run a new experiment; raises one of REFUSALS, or UnfinishedError once it has begun."""
     directory = Path(settings.logdir) / settings.name
     _require_new(directory, settings)
     config, dataset = _load(settings, schedules)
-    directory.mkdir(parents=True, exist_ok=True)
-    with files.lock(directory):
-        _require_new(directory, settings)
-        runs.recover(directory)
-        _complete(directory, config, dataset)
+    with ThreadPoolExecutor(cores()) as executor:
+        prepared = _extract(config, dataset, executor)
+        directory.mkdir(parents=True, exist_ok=True)
+        with files.lock(directory):
+            _require_new(directory, settings)
+            runs.recover(directory)
+            _complete(directory, prepared, executor)
 
 
 def resume(directory: Path) -> None:
     """Finish an experiment; raises one of REFUSALS, or UnfinishedError where it stops again."""
     before = results.read_config(directory)
-    with files.lock(directory):
+    with files.lock(directory), ThreadPoolExecutor(cores()) as executor:
         runs.recover(directory)
         config, dataset = _load(before.settings, before.schedules)
         if results.finished_runs(directory) or any(directory.glob("tuning/seed-*.json")):
             _require_same(directory, before, config)
-        _complete(directory, config, dataset)
+        _complete(directory, _extract(config, dataset, executor), executor)
+
+
+def _require_new(directory: Path, settings: Settings) -> None:
+    """Raise ExperimentError if an output path is taken."""
+    found = set(os.listdir(directory)) - {files.LOCK} if directory.is_dir() else set()
+    if directory.is_file() or not all(map(files.TEMPORARY.fullmatch, found)):
+        way_on = f"choose another --name, or finish it with --resume {directory}"
+        raise ExperimentError(f"{directory} exists; {way_on}")
+    if settings.export:
+        export.require_free(Path(settings.export))
 
 
 def _load(settings: Settings, schedules: dict[str, list[float]]) -> tuple[Config, data.Dataset]:
     """Load the data, print what they are, and return them and what config.json will hold."""
-    own_folders = (settings.logdir, settings.cache_dir)
     source = settings.data, settings.train, settings.test, settings.validation_fraction
-    dataset = data.load(*source, left_out=own_folders)
+    dataset = data.load(*source, left_out=(settings.logdir, settings.cache_dir))
     about = _describe(dataset)
     counts = f"{sum(about.train)} training and {sum(about.validation)} validation images"
     print(f"{dataset.name}: {counts} of {len(about.class_names)} classes")
@@ -103,25 +122,10 @@ def _describe(dataset: data.Dataset, left_out: tuple[str, ...] = ()) -> results.
 def _commit() -> str | None:
     """The commit of this project, marked where files differ from it; None outside a clone."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="]
-    try:
+    with contextlib.suppress(OSError):
         git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except OSError:
-        return None
-    return git.stdout.strip() or None
-
-
-def _require_new(directory: Path, settings: Settings) -> None:
-    """Raise ExperimentError if an output path is taken or cannot be written."""
-    found = set(os.listdir(directory)) - {files.LOCK} if directory.is_dir() else set()
-    if directory.is_file() or not all(map(files.TEMPORARY.fullmatch, found)):
-        way_on = f"choose another --name, or finish it with --resume {directory}"
-        raise ExperimentError(f"{directory} exists; {way_on}")
-    above = next(path for path in directory.absolute().parents if path.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        reason = f"{above} is not a folder that can be written to"
-        raise ExperimentError(f"--logdir {settings.logdir}: {reason}")
-    if settings.export:
-        export.require_free(Path(settings.export))
+        return git.stdout.strip() or None
+    return None
 
 
 def _require_same(directory: Path, before: Config, now: Config) -> None:
@@ -135,18 +139,62 @@ def _require_same(directory: Path, before: Config, now: Config) -> None:
         print(f"note: begun with commit {before.git_commit}, resumed with {now.git_commit}")
 
 
-@contextlib.contextmanager
-def _unfinished(directory: Path) -> Iterator[None]:
-    """If it can be resumed, turn a refusal into UnfinishedError; else remove the directory."""
-    begun = (directory / results.CONFIG).exists()
+def _extract(config: Config, dataset: data.Dataset, executor: Executor) -> Prepared:
+    """Compute the features that the cache lacks, and leave damaged images out."""
+    settings, left_out = config.settings, ()
+    recipe = settings.image_size, settings.preprocessing, settings.weights
+    cache = settings.cache_dir, settings.skip_damaged
+    computed = features.extract(dataset, *recipe, *cache, executor)
+    cached = len(dataset.labels) - len(computed.damaged) - computed.computed
+    print(f"features: {computed.computed} computed, {cached} from {computed.directory}")
+    if remarks := data.remark_notes(dataset, computed.remarks):
+        print(*(f"note: {remark}" for remark in remarks), sep="\n")
+        dataset = replace(dataset, notes=[*dataset.notes, *remarks])
+    if computed.damaged:
+        left_out = tuple(dataset.names[row] for row in sorted(computed.damaged))
+        print(f"note: {len(left_out)} damaged images are left out")
+        dataset = dataset.without(computed.damaged)
+    labels = np.full(computed.shape[0], -1, np.int32)  # -1: left out
+    labels[dataset.rows] = dataset.labels
+    heads = HeadsTask(
+        directory=computed.directory,
+        shape=computed.shape,
+        labels=labels,
+        train=dataset.rows[~dataset.validation],
+        validation=dataset.rows[dataset.validation],
+        classes=len(dataset.class_names),
+        rates={},
+        seed=0,
+        batch_size=settings.batch_size,
+        dropout=settings.dropout,
+    )
+    names = [dataset.names[i] for i in np.flatnonzero(dataset.validation)]
+    return Prepared(replace(config, data=_describe(dataset, left_out)), heads, names)
+
+
+def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
+    """Make what is missing of an experiment; raises UnfinishedError."""
+    config, heads = prepared.config, prepared.heads
+    results.write_config(directory, config)
     try:
-        yield
+        results.write_image_names(directory, prepared.image_names)
+        # The reference is solved on one core while the others train.
+        solving = None
+        if not _has_reference(directory, config):
+            task = ReferenceTask(heads.directory, heads.shape, heads.labels, heads.train,
+                heads.validation)  # fmt: skip
+            solving = executor.submit(solve_reference, task)
+        _train(directory, config, heads, executor)
+        if solving:
+            results.write_reference(directory, solving.result())
+        experiment = audit.audit(directory)
+        ranking = intervals.rank(experiment)
+        runs.write_means(directory, experiment.runs)
+        print(report.write(experiment, ranking), end="")
+        if config.settings.export:
+            export.export(experiment, ranking, Path(config.settings.export))
     except REFUSALS as error:
-        if not (begun or any(directory.glob("*/*seed-*"))):
-            shutil.rmtree(directory, ignore_errors=True)
-        if (directory / results.CONFIG).exists():
-            raise UnfinishedError(describe_error(error, directory)) from error
-        raise
+        raise UnfinishedError(describe_error(error, directory)) from error
 
 
 def describe_error(error: Exception, place: str | Path = "a file") -> str:
@@ -156,62 +204,17 @@ def describe_error(error: Exception, place: str | Path = "a file") -> str:
     return str(error)
 
 
-def _complete(directory: Path, config: Config, dataset: data.Dataset) -> None:
-    """Make what is missing of an experiment."""
-    of = config.settings
-    with _unfinished(directory):
-        results.write_config(directory, config)
-        with ThreadPoolExecutor(cores()) as executor:
-            preparation = of.image_size, of.preprocessing, of.weights
-            computed = features.extract(
-                dataset, *preparation, of.cache_dir, of.skip_damaged, executor
-            )
-            cached = len(dataset.labels) - len(computed.damaged) - computed.computed
-            print(f"features: {computed.computed} computed, {cached} from {computed.directory}")
-            if remarks := data.remark_notes(dataset, computed.remarks):
-                print(*(f"note: {remark}" for remark in remarks), sep="\n")
-                dataset = replace(dataset, notes=[*dataset.notes, *remarks])
-            if computed.damaged:
-                left_out = tuple(dataset.names[row] for row in sorted(computed.damaged))
-                print(f"note: {len(left_out)} damaged images are left out")
-                dataset = dataset.without(computed.damaged)
-            else:
-                left_out = ()
-            config = replace(config, data=_describe(dataset, left_out))
-            results.write_config(directory, config)
-            names = [dataset.names[i] for i in np.flatnonzero(dataset.validation)]
-            results.write_image_names(directory, names)
-            labels = np.full(computed.shape[0], -1, np.int32)  # -1: left out
-            labels[dataset.rows] = dataset.labels
-            sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
-            arrays = computed.directory, computed.shape, labels, *sides
-            # The reference is solved on one core while the others train.
-            solving = None
-            if not _has_reference(directory, config):
-                solving = executor.submit(solve_reference, ReferenceTask(*arrays))
-            _train(directory, config, arrays, executor)
-            if solving:
-                results.write_reference(directory, solving.result())
-        experiment = audit.audit(directory)
-        runs.write_means(directory, experiment.runs)
-        print(report.write(directory), end="")
-        if of.export:
-            export.export(experiment, Path(of.export))
-
-
-def _train(directory: Path, config: Config, arrays: tuple, executor: Executor) -> None:
+def _train(directory: Path, config: Config, base: HeadsTask, executor: Executor) -> None:
     """Make what is missing of the grids and runs; the heads of a seed train side by side."""
-    settings, classes = config.settings, len(config.data.class_names)
-    base = HeadsTask(*arrays, classes, {}, 0, settings.batch_size, settings.dropout)
+    settings, tasks = config.settings, []
     seeds = range(settings.seeds)
     with contextlib.closing(TrainingBar()) as bar:
         if settings.tune:
             missing = [seed for seed in seeds if not results.tuning_path(directory, seed).exists()]
             tune.tune(directory, config.schedules, base, missing, executor, bar)
-        tasks = []
         for seed in seeds:
             rates = _missing_runs(directory, config, seed)
-            for group in split_heads(list(rates), classes, settings.batch_size):
+            for group in split_heads(list(rates), base.classes, settings.batch_size):
                 heads = replace(base, rates={label: rates[label] for label in group}, seed=seed)
                 tasks.append(runs.RunsTask(directory, heads, config.conditions, bar.report))
                 bar.expect(heads.rates.values())
@@ -223,10 +226,9 @@ def _train(directory: Path, config: Config, arrays: tuple, executor: Executor) -
 
 def _has_reference(directory: Path, config: Config) -> bool:
     """Whether the reference is there and passes the audit."""
-    try:
+    with contextlib.suppress(files.FileError):
         return audit.read_reference(directory, config) is not None
-    except files.FileError:
-        return False
+    return False
 
 
 def _missing_runs(directory: Path, config: Config, seed: int) -> dict[str, list[float]]:
@@ -248,7 +250,7 @@ def _missing_runs(directory: Path, config: Config, seed: int) -> dict[str, list[
 
 
 def _summarize(result: Result) -> str:
-    final = (result.val_categorical_accuracy, result.val_loss)
+    final = result.val_accuracy[-1], result.val_loss[-1]
     accuracy, loss = ("not finite" if value is None else f"{value:.4f}" for value in final)
     run = f"{result.schedule} seed {result.seed}"
-    return f"{run}: validation accuracy {accuracy}, loss {loss} after {len(result.rates)} epochs"
+    return f"{run}: validation accuracy {accuracy}, loss {loss} after {len(result.rate)} epochs"

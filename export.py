@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-import intervals
 import model
+from intervals import Ranking
 from results import HEAD, Experiment, ExperimentError, run_directory
 
 
@@ -23,7 +23,7 @@ def require_free(path: Path) -> None:
         raise ExperimentError(f"--export {path}: there is no folder {path.parent}")
 
 
-def export(experiment: Experiment, path: Path) -> None:
+def export(experiment: Experiment, ranking: Ranking, path: Path) -> None:
     """Write the model of the best schedule's first seed to a `.keras` file.
 
     The lowest seed, not the run that happens to be best on the validation images: that would
@@ -34,10 +34,10 @@ def export(experiment: Experiment, path: Path) -> None:
     temporary.unlink(missing_ok=True)
     if path.exists():
         return
-    label = intervals.best_schedule(experiment)
-    if label is None:
+    if not ranking.runs:
         raise ExperimentError(f"--export {path}: every run diverged, so none is best")
-    result = next(run.result for run in experiment.runs[label] if not run.diverged)
+    label, best = next(iter(ranking.runs.items()))
+    result = best[0].result
     run = run_directory(experiment.directory, label, result.seed)
     with np.load(run / HEAD, allow_pickle=False) as head:
         kernel, bias = head["kernel"], head["bias"]

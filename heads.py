@@ -46,7 +46,7 @@ class HeadsTask:
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What is logged of a head after an epoch."""
+    """What is logged of a head after an epoch, with the names of events.CURVES."""
 
     rate: float  # as the optimizer used it
     accuracy: float

@@ -154,11 +154,6 @@ def rank(experiment: Experiment) -> Ranking:
     return Ranking(ranked, accuracy, loss, compared, gap)
 
 
-def best_schedule(experiment: Experiment) -> str | None:
-    """Return the label of the best schedule by the rule of `rank`; None if all runs diverged."""
-    return next(iter(rank(experiment).runs), None)
-
-
 def tuning_losses(experiment: Experiment) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the P peaks that all grids have, and each schedule's losses there: (seeds, P).
 

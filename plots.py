@@ -63,7 +63,7 @@ def comparison_plot(experiment: Experiment, ranking: Ranking) -> bytes:
             line = _draw(panels[name], _curves(finished, f"val_{name}"), **looks[label])
         legend[f"{line.get_ydata()[-1]:.4f}  {label}"] = line
         # A logarithmic axis lacks 0, and float32 what is far smaller than anybody uses.
-        rates = np.array([run.result.rates for run in finished])
+        rates = _curves(finished, "rate")
         if rates.max() >= 1e-37:
             _draw(panels["rate"], np.where(rates < 1e-37, np.nan, rates), **looks[label])
     legend["training"] = Line2D([], [], linestyle="--", color=GREY, linewidth=0.8)
@@ -123,25 +123,6 @@ def tuning_plot(experiment: Experiment) -> bytes:
 
 
 @styled
-def schedule_plot(experiment: Experiment, ranking: Ranking, label: str, name: str) -> bytes:
-    """Return "accuracy" or "loss" of one schedule, in training and in validation."""
-    runs = ranking.runs[label]
-    sides = {"validation": _curves(runs, f"val_{name}"), "training": _curves(runs, name)}
-    figure = _figure((6, 3.6), f"{label} on {experiment.config.data.name}")
-    axes, legend = figure.add_subplot(), {}
-    for (side, curves), style, colour in zip(sides.items(), ("-", "--"), COLOURS[:2], strict=True):
-        line = _draw(axes, curves, linestyle=style, color=colour)
-        legend[f"{line.get_ydata()[-1]:.4f}  {side}"] = line
-    _draw_reference(axes, name, experiment, legend)
-    _limit(axes, list(sides.values()), *((5, 100) if name == "accuracy" else (0, 95)))
-    axes.set_title(_averaging([runs]))
-    axes.set_ylabel("accuracy (fraction of images)" if name == "accuracy" else "loss (nats)")
-    _name_epochs(axes, len(runs[0].loss))
-    axes.legend(legend.values(), legend, loc="best")
-    return _svg(figure)
-
-
-@styled
 def spread_plot(ranking: Ranking) -> bytes:
     """Return spread.svg: how far the best schedule is ahead of the others, and how sure that is."""
     best, ahead = next(iter(ranking.runs)), ranking.ahead
@@ -189,7 +170,7 @@ def _svg(figure: Figure) -> bytes:
 
 def _curves(runs: Sequence[Run], name: str) -> np.ndarray:
     """Return a curve of several runs: (runs, epochs)."""
-    return np.stack([getattr(run, name) for run in runs])
+    return np.stack([run.result.curve(name) for run in runs])
 
 
 def _draw(axes: Axes, curves: np.ndarray, x: Sequence[float] = (), **look: str) -> Line2D:

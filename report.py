@@ -15,13 +15,11 @@ import files
 import intervals
 import plots
 from audit import audit
-from events import ACCURACY, LOSS
 from intervals import Comparison, Interval, Ranking
 from reference import IMAGES
 from results import Experiment
 from schedulers import CONTROL
 
-NEAR = 0.99  # part of the reference's accuracy that counts as reached
 CLOSE = 1.05  # a peak is about as good as the best up to so many times the least loss
 RATE_RATIO = 1.5  # schedules whose peak rates differ by more are compared in rate, too
 LISTED = 10  # damaged images that are named
@@ -39,8 +37,7 @@ SUMMARY = """\
 {spread}
 How to read it:
 
-- {rates}
-- ± is half of a 95 % interval for new seeds and new validation images, by a two-way crossed
+- {tuned}± is half of a 95 % interval for new seeds and new validation images, by a two-way crossed
   analysis of variance (Satterthwaite 1946; Bouthillier et al. 2021). From fewer than 5 seeds it is
   rough; where n = 1, it is for new validation images and the very model, and tells nothing of other
   seeds. Other training images are not counted. Over seeds: for new seeds and the very images.
@@ -54,25 +51,23 @@ How to read it:
 
 What was checked:
 
-- {finished} of {planned} runs are finished. In each, every logged rate is that of the schedule{at},
-  and final accuracy and loss are those logged and those of the predictions kept for every
-  validation image. So are the reference's.
+- {finished} of {planned} runs are finished. In each, every rate is that of the schedule{at}, the
+  curves are those logged for TensorBoard, and final accuracy and loss are those of the predictions
+  kept for every validation image. So are the reference's.
 - All runs share {conditions}.
-- Not checked, because kept only once: curves before the last epoch, losses of a grid, numbers of
-  seeds and training images, names, notes, the reference's C. Whoever changes all alike is believed.
+- Not checked, because kept only once: losses of a grid, numbers of seeds and training images,
+  names, notes, the reference's C. Whoever changes all alike is believed.
 
 The data:
 
 - {data}
 """
-CONFIGURED = """\
-Epochs to {near:.4f}: until the mean validation accuracy is 99 % of {whose}. Where
-  numbers of epochs differ, budgets do too; --epochs makes them equal."""
 TUNED = """\
 Peaks are chosen seed by seed, by the least loss on a stratified fifth of the training images and
   by no validation image; the choice is part of the seed's spread. Equal budgets: {epochs} epochs.
 - Peaks within 5 %: the lowest and highest whose mean loss there, over seeds, is at most 5 % above
-  the least. Peaks at which a head diverged in a seed are left out here and in the plot."""
+  the least. Peaks at which a head diverged in a seed are left out here and in the plot.
+- """
 
 
 def number(interval: Interval, sign: str = "") -> str:
@@ -175,16 +170,14 @@ def tuning_remarks(experiment: Experiment, ranking: Ranking) -> list[str]:
     return remarks
 
 
-def results_table(experiment: Experiment, ranking: Ranking, near: float) -> str:
-    """Return the table of the last epoch: a row for each schedule and one for the reference.
-
-    With --tune it shows peaks, otherwise how many epochs an accuracy of `near` takes.
-    """
+def results_table(experiment: Experiment, ranking: Ranking) -> str:
+    """Return the table of the last epoch: a row for each schedule and one for the reference."""
     config, solved, tuned = experiment.config, experiment.reference, experiment.config.settings.tune
-    reach, close, form = f"epochs to {near:.4f}", "peaks within 5 %", ".0e" if tuned else ".1e"
+    close, form = "peaks within 5 %", ".0e" if tuned else ".1e"
     columns = ["schedule", "n", "epochs", "peak rate", close, "val. accuracy", "over seeds"]
-    columns += ["val. loss", "Δ accuracy", "Δ loss", reach]
-    columns.remove(reach if tuned else close)
+    columns += ["val. loss", "Δ accuracy", "Δ loss"]
+    if not tuned:
+        columns.remove(close)
     peaks, losses = intervals.tuning_losses(experiment) if tuned else ([], {})
     labels = [*ranking.runs, *(label for label in config.schedules if label not in ranking.runs)]
     rows = []
@@ -204,8 +197,6 @@ def results_table(experiment: Experiment, ranking: Ranking, near: float) -> str:
             row |= {"val. accuracy": number(accuracy), "val. loss": number(loss)}
             if np.isfinite(accuracy.over_seeds):
                 row["over seeds"] = f"± {accuracy.over_seeds:.4f}"
-            reached = np.mean([run.val_accuracy for run in runs], axis=0) >= near
-            row[reach] = f"{np.argmax(reached) + 1}" if reached.any() else ""
         rows.append(row | differences(ranking.compared.get((labels[0], label))))
     if solved:
         row = {"schedule": f"logistic regression, C = {solved.C:g}"}
@@ -235,9 +226,7 @@ def findings(ranking: Ranking) -> str:
 
 def summarise(experiment: Experiment, ranking: Ranking) -> str:
     """Return summary.md."""
-    config, solved, data = experiment.config, experiment.reference, experiment.config.data
-    top = max((accuracy.mean for accuracy in ranking.accuracy.values()), default=np.nan)
-    near = NEAR * (solved.val_categorical_accuracy if solved else top)
+    config, data = experiment.config, experiment.config.data
     conditions = join(
         f"{key.replace('_', ' ')} {value[:12] if len(str(value)) == 64 else value}"
         for key, value in vars(config.conditions).items()
@@ -253,15 +242,11 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
         name=escape(data.name),
         headline=". ".join(said),
         tuning="\n![Loss on held-out training images by peak rate](tuning.svg)\n" * tuned,
-        table=results_table(experiment, ranking, near),
+        table=results_table(experiment, ranking),
         findings=findings(ranking),
         spread="\n![How sure: seeds, and seeds and images](spread.svg)\n"
         * bool(ranking.ahead and ranking.seeds > 1),
-        rates=(TUNED if tuned else CONFIGURED).format(
-            near=near,
-            whose="the reference's" if solved else "the best schedule's",
-            epochs=max(map(len, config.schedules.values())),
-        ),
+        tuned=TUNED.format(epochs=max(map(len, config.schedules.values()))) * tuned,
         limit=f" of {IMAGES:,} training images" * (sum(data.train) > IMAGES),
         at=" at the chosen peak" * tuned,
         finished=sum(map(len, experiment.runs.values())),
@@ -271,25 +256,17 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
     )
 
 
-def write(directory: Path) -> str:
-    """Audit an experiment, write summary.md and plots beside its logs, and return summary.md.
-
-    Raises FileError where the audit refuses the experiment; nothing is written then.
-    """
-    experiment = audit(directory)
-    ranking = intervals.rank(experiment)
+def write(experiment: Experiment, ranking: Ranking) -> str:
+    """Write summary.md and plots of an audited experiment beside its logs; returns summary.md."""
     written = {"comparison.svg": plots.comparison_plot(experiment, ranking)}
     if experiment.tuning:
         written["tuning.svg"] = plots.tuning_plot(experiment)
     if ranking.ahead and ranking.seeds > 1:
         written["spread.svg"] = plots.spread_plot(ranking)
-    for label in ranking.runs:
-        for tag, name in ((ACCURACY, "accuracy"), (LOSS, "loss")):
-            written[f"{label}/{tag}.svg"] = plots.schedule_plot(experiment, ranking, label, name)
-    summary = summarise(experiment, ranking)
-    for path, content in {**written, "summary.md": summary}.items():
-        files.write_atomically(directory / path, content)
-    return summary
+    written["summary.md"] = summarise(experiment, ranking)
+    for name, content in written.items():
+        files.write_atomically(experiment.directory / name, content)
+    return written["summary.md"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -297,15 +274,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = cli.Parser(prog="report.py", description=__doc__.partition("\n")[0])
     parser.add_argument("experiment", type=Path, help="a directory that train.py made")
     try:
-        print(write(parser.parse_args(arguments).experiment), end="")
+        experiment = audit(parser.parse_args(arguments).experiment)
+        print(write(experiment, intervals.rank(experiment)), end="")
     except (files.FileError, OSError) as error:
-        print(f"report.py: error: {error}", file=sys.stderr)
-        return 2
+        return cli.refuse("report.py", error)
     return 0
 
 
 if __name__ == "__main__":
-    cli.end_quietly()
-    # A terminal may lack ± and Δ.
-    sys.stdout.reconfigure(errors="backslashreplace")
+    cli.set_up_streams()
     sys.exit(main())

@@ -25,12 +25,11 @@ from typing import Any
 
 import numpy as np
 
-import cli
 import files
 from files import FileError
 from settings import Settings
 
-FORMAT = 3  # raise it when what is stored, or how a run is computed, changes
+FORMAT = 4  # raise it when what is stored, or how a run is computed, changes
 CONFIG, RESULT, HEAD, VALIDATION = "config.json", "result.json", "head.npz", "validation.npz"
 REFERENCE, IMAGES = "reference.json", "validation-images.txt"
 
@@ -83,17 +82,21 @@ class Config:
 
 @dataclass(frozen=True)
 class Result:
-    """The content of result.json; a metric is None where it is not finite."""
+    """The content of result.json; curves have a value for every epoch, None if not finite."""
 
     schedule: str
     seed: int
     peak_lr: float
-    rates: list[float]  # of every epoch
     conditions: Conditions
-    categorical_accuracy: float | None  # after the last epoch, as the rest
-    loss: float | None
-    val_categorical_accuracy: float | None
-    val_loss: float | None
+    rate: list[float]
+    accuracy: list[float | None]  # on training images while they are trained on
+    loss: list[float | None]  # likewise
+    val_accuracy: list[float | None]  # after the epoch
+    val_loss: list[float | None]
+
+    def curve(self, name: str) -> np.ndarray:
+        """Return a curve as float64 (epochs,), NaN where it is not finite."""
+        return np.array(getattr(self, name), np.float64)
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,9 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read and audited; E epochs."""
+    """A finished run, read and audited."""
 
     result: Result
-    accuracy: np.ndarray  # (E,) float32, on training images while they are trained on
-    loss: np.ndarray
-    val_accuracy: np.ndarray
-    val_loss: np.ndarray
     outputs: Outputs
     diverged: bool  # not finite, or a training loss above that of guessing
 
@@ -173,9 +172,6 @@ def is_diverged(loss: float | None, val_loss: float | None, classes: float) -> b
     return loss > math.log(classes)
 
 
-# --- Writing -------------------------------------------------------------------------------------
-
-
 def write_config(experiment: Path, config: Config) -> None:
     """Write config.json."""
     files.write_json(experiment / CONFIG, dataclasses.asdict(config))
@@ -206,9 +202,6 @@ def write_reference(experiment: Path, reference: Reference) -> None:
     files.write_json(path, {k: v for k, v in vars(reference).items() if k != "outputs"})
 
 
-# --- Reading -------------------------------------------------------------------------------------
-
-
 def from_json(kind: type, value: dict[str, Any], path: Path) -> Any:
     """Build a dataclass from a JSON object; raises ExperimentError that names wrong fields."""
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
@@ -225,17 +218,7 @@ def read_config(experiment: Path) -> Config:
     path = experiment / CONFIG
     if not path.is_file():
         raise ExperimentError(f"{experiment} does not hold {CONFIG}; give a folder train.py made")
-    config = from_json(Config, files.read_json(path), path)
-    of, made = config.settings, config.conditions
-    for name in ("image_size", "preprocessing", "batch_size", "dropout"):
-        if getattr(of, name) != getattr(made, name):
-            raise ExperimentError(f"{path} holds two values of {name}; restore it")
-    if not len(config.data.class_names) == len(config.data.train) == len(config.data.validation):
-        raise ExperimentError(f"{path}: its classes and their numbers of images differ; restore it")
-    for label in config.schedules:
-        if not cli.is_folder_name(label):
-            raise ExperimentError(f"{path}: schedule {label!r} cannot name a folder; restore it")
-    return config
+    return from_json(Config, files.read_json(path), path)
 
 
 def read_result(run: Path) -> Result:
@@ -253,9 +236,6 @@ def read_outputs(path: Path, data: Data) -> Outputs:
     count = sum(data.validation)
     if any(array.shape != (count,) for array in vars(outputs).values()):
         raise ExperimentError(f"{path} does not hold {count} validation images")
-    kinds = [array.dtype.kind for array in vars(outputs).values()]
-    if kinds != ["i", "i", "f"] or outputs.label.min() < 0:
-        raise ExperimentError(f"{path} does not hold classes and losses")
     if np.bincount(outputs.label, minlength=len(data.validation)).tolist() != data.validation:
         raise ExperimentError(f"{path}: its labels are not those of the validation images")
     return outputs

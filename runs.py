@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 import events
 import files
@@ -33,41 +35,55 @@ class RunsTask:
 
 def train_runs(task: RunsTask) -> list[Result]:
     """Train the runs of a task, log every epoch, write the results and return them."""
-    seed, start, last = task.heads.seed, time.time(), {}
+    seed, start, finished = task.heads.seed, time.time(), []
     runs = {label: run_directory(task.experiment, label, seed) for label in task.heads.rates}
     places = {label: _begin(run) for label, run in runs.items()}
+    curves = {label: {name: [] for name in events.CURVES} for label in runs}
 
     def log(epoch: int, metrics: dict[str, heads.EpochMetrics]) -> None:
-        for label, of in metrics.items():
-            _log(places[label], epoch, of.rate, of.accuracy, of.loss, of.val_accuracy, of.val_loss)
-        last.update(metrics)
+        for label, values in metrics.items():
+            events.append_epoch(places[label], epoch, vars(values), time.time())
+            for name, value in vars(values).items():
+                curves[label][name].append(value if math.isfinite(value) else None)
         task.report_progress(Progress(seed, metrics))
 
-    finished = []
     for label, head in heads.train_heads(task.heads, log).items():
-        rates, of = task.heads.rates[label], last[label]
-        final = (of.accuracy, of.loss, of.val_accuracy, of.val_loss)
-        final = [value if math.isfinite(value) else None for value in final]
-        result = Result(label, seed, max(rates), rates, task.conditions, *final)
-        hyperparameters = {
-            "schedule": label,
-            "seed": seed,
-            "epochs": len(rates),
-            "first rate": rates[0],
-            "peak rate": max(rates),
-            "last rate": rates[-1],
-            "mean rate": float(np.mean(rates)),
-            "batch size": task.heads.batch_size,
-            "dropout": task.heads.dropout,
-        }
-        name = f"{label}/seed-{seed}"
-        events.append_hyperparameters(places[label], name, hyperparameters, start, time.time())
+        # What was planned, in float64; the curve holds what the optimizer used, in float32.
+        curves[label]["rate"] = task.heads.rates[label]
+        peak = max(task.heads.rates[label])
+        result = Result(label, seed, peak, task.conditions, **curves[label])
+        _log_hyperparameters(places[label], result, start)
         np.savez(places[label] / HEAD, kernel=head.kernel, bias=head.bias)
         write_outputs(places[label] / VALIDATION, head.outputs)
         files.write_json(places[label] / RESULT, asdict(result))
         _publish(places[label], runs[label])
         finished.append(result)
     return finished
+
+
+def _log_hyperparameters(place: Path, result: Result, start: float) -> None:
+    """Log what TensorBoard's HParams page shows of a finished run."""
+    # It imports TensorFlow, which tensorflow_setup.py must have set up before.
+    from tensorboard.plugins.hparams import api_pb2, summary
+
+    values = {
+        "schedule": result.schedule,
+        "seed": result.seed,
+        "epochs": len(result.rate),
+        "first rate": result.rate[0],
+        "peak rate": result.peak_lr,
+        "last rate": result.rate[-1],
+        "mean rate": float(np.mean(result.rate)),
+        "batch size": result.conditions.batch_size,
+        "dropout": result.conditions.dropout,
+    }
+    name = f"{result.schedule}/seed-{result.seed}"
+    for content in (
+        summary.session_start_pb(values, group_name=name, start_time_secs=start),
+        summary.session_end_pb(api_pb2.STATUS_SUCCESS),
+    ):
+        content = Summary.FromString(content.SerializeToString())
+        events.append(place, Event(wall_time=time.time(), summary=content))
 
 
 def _begin(run: Path) -> Path:
@@ -77,35 +93,18 @@ def _begin(run: Path) -> Path:
     place.parent.mkdir(exist_ok=True)
     # Without parents: an experiment that was removed must not come back without its config.json.
     place.mkdir()
-    for side in ("train", "validation"):
+    for side in events.SIDES:
         (place / side).mkdir()
     return place
 
 
-def _log(
-    place: Path,
-    epoch: int,
-    rate: float,
-    accuracy: float,
-    loss: float,
-    val_accuracy: float,
-    val_loss: float,
-) -> None:
-    """Log an epoch of a run for TensorBoard."""
-    train = {events.ACCURACY: accuracy, events.LOSS: loss, events.RATE: rate}
-    validation = {events.ACCURACY: val_accuracy, events.LOSS: val_loss}
-    events.append_scalars(place / "train", epoch, train, time.time())
-    events.append_scalars(place / "validation", epoch, validation, time.time())
-
-
 def _publish(place: Path, run: Path) -> None:
     """Put a whole run where it belongs, in place of a finished one if there is one."""
-    if place == run:
-        return
-    old = run.with_name(f".{run.name}.old")
-    run.rename(old)
-    place.rename(run)
-    shutil.rmtree(old)
+    if place != run:
+        old = run.with_name(f".{run.name}.old")
+        run.rename(old)
+        place.rename(run)
+        shutil.rmtree(old)
 
 
 def recover(experiment: Path) -> None:
@@ -123,12 +122,16 @@ def recover(experiment: Path) -> None:
 
 def write_means(experiment: Path, runs: dict[str, list[Run]]) -> None:
     """Write the mean over seeds of every schedule with at least two, as event files."""
-    for label, of in runs.items():
+    for label, finished in runs.items():
         mean = experiment / label / "mean"
         shutil.rmtree(mean, ignore_errors=True)
-        if len(of) > 1:
-            (mean / "train").mkdir(parents=True)
-            (mean / "validation").mkdir()
-            curves = [(r.result.rates, r.accuracy, r.loss, r.val_accuracy, r.val_loss) for r in of]
-            for epoch, values in enumerate(np.mean(curves, axis=0).T.tolist()):  # (5, epochs)
-                _log(mean, epoch, *values)
+        if len(finished) > 1:
+            for side in events.SIDES:
+                (mean / side).mkdir(parents=True)
+            curves = {
+                name: np.mean([run.result.curve(name) for run in finished], axis=0)
+                for name in events.CURVES
+            }
+            for epoch in range(len(curves["rate"])):
+                metrics = {name: curve[epoch] for name, curve in curves.items()}
+                events.append_epoch(mean, epoch, metrics, time.time())

@@ -29,7 +29,6 @@ DROP_FACTOR = 0.1  # what `linear` and `linear_warmup` multiply by
 WARMUP_EPOCHS = 10  # the peak is reached in epoch 10, the eleventh
 OWN_EPOCHS = 50  # epochs of a user's schedule, as of the report's runs 2 and 3
 LARGEST = 2.0**128 * (1 - 2.0**-24)  # the largest float32; the optimizer's rate is one
-JUMP = 2  # the preview lists changes of the rate by more than this factor
 
 
 class ScheduleError(ValueError):
@@ -115,6 +114,7 @@ def find_schedule(name: str, **parameters: float) -> tuple[str, Schedule, int]:
         raise ScheduleError(f"{path}: no such file; --schedule wants FILE.py:FUNCTION")
     spec = importlib.util.spec_from_file_location(f"own_schedule_{Path(path).stem}", path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # for dataclasses in it
+    sys.path.append(str(Path(path).parent))  # The file may import its neighbours.
     spec.loader.exec_module(module)
     if not callable(getattr(module, function, None)):
         raise ScheduleError(f"{path} has no function {function!r}")
@@ -140,19 +140,32 @@ def unroll(schedule: Schedule, epochs: int, lr: float, name: str) -> list[float]
 
 
 def unroll_all(
-    names: list[str], epochs: int | None, lr: float, **parameters: float
+    names: list[str],
+    epochs: int | None = None,
+    equal: bool = False,
+    lr: float = LR,
+    **parameters: float,
 ) -> dict[str, list[float]]:
     """Return `{label: rates}` of the chosen schedules, `all` for the report's four.
 
-    `epochs` None: each schedule's own. Raises ScheduleError, also for a label that comes twice.
+    `epochs` None: each schedule's own, or, to be equal, the largest of them. Raises ScheduleError,
+    also for a name that comes twice. Functions of one name in files of one name get other labels.
     """
-    tables: dict[str, list[float]] = {}
-    for name in itertools.chain(*(ALL if name == "all" else [name] for name in names)):
-        label, schedule, own_epochs = find_schedule(name, **parameters)
-        if label in tables:
-            raise ScheduleError(f"--schedule names {label} twice")
-        tables[label] = unroll(schedule, epochs or own_epochs, lr, label)
-    return tables
+    names = list(itertools.chain(*(ALL if name == "all" else [name] for name in names)))
+    found: dict[str, tuple[Schedule, int]] = {}
+    for name in names:
+        if names.count(name) > 1:
+            raise ScheduleError(f"--schedule names {name} twice")
+        label, *schedule = find_schedule(name, **parameters)
+        while label in found:
+            label += "-2"
+        found[label] = schedule
+    if equal:
+        epochs = epochs or max(own for _, own in found.values())
+    return {
+        label: unroll(schedule, epochs or own, lr, label)
+        for label, (schedule, own) in found.items()
+    }
 
 
 def scale_to_peak(rates: list[float], peak: float) -> list[float]:
@@ -162,33 +175,23 @@ def scale_to_peak(rates: list[float], peak: float) -> list[float]:
 
 
 def preview(tables: dict[str, list[float]]) -> str:
-    """Return the rates of several schedules side by side, and below them their jumps."""
+    """Return the rates of several schedules side by side."""
     width = max(13, *map(len, tables)) + 2
     lines = ["epoch" + "".join(f"{label:>{width}}" for label in tables)]
     for epoch, rates in enumerate(itertools.zip_longest(*tables.values())):
         cells = (" " * width if rate is None else f"{rate:{width}.4e}" for rate in rates)
         lines.append(f"{epoch:5}{''.join(cells)}".rstrip())
-    lines.append("")
-    for label, rates in tables.items():
-        pairs = enumerate(itertools.pairwise(rates), start=1)
-        jumps = [
-            f"epoch {epoch}: {before:.4g} -> {after:.4g}"
-            for epoch, (before, after) in pairs
-            if max(before, after) > JUMP * min(before, after)
-        ]
-        found = f"jumps by more than {JUMP}x in {', '.join(jumps)}" if jumps else "no jumps"
-        lines.append(f"{label}: {found}")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    cli.end_quietly()
+    cli.set_up_streams()
     parser = cli.Parser(
         "schedulers.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names_help = f"one or more of: {' '.join(SCHEDULES)}; or all, or FILE.py:FUNCTION"
     parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help=names_help)
     try:
-        print(preview(unroll_all(parser.parse_args().names, None, LR)))
+        print(preview(unroll_all(parser.parse_args().names)))
     except ScheduleError as refusal:
         parser.error(str(refusal))

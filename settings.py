@@ -1,30 +1,59 @@
-"""The settings of an experiment: every flag of train.py with its default, and nothing computed."""
+"""The settings of an experiment: every flag of train.py, with its default, its help and bounds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+import schedulers
+from cli import bounded
+
+NAMES = f"one or more of: {' '.join(schedulers.SCHEDULES)}; or all, or FILE.py:FUNCTION"
+EPOCHS = ", ".join(f"{name} {epochs}" for name, (_, epochs) in schedulers.SCHEDULES.items())
+RATE = {"type": bounded(float, 1e-30, schedulers.LARGEST), "metavar": "LR"}
+FRACTION = {"type": bounded(float, 0, 0.99), "metavar": "F"}
+LEAST_SIZE = 32  # pixels; MobileNetV2 takes no fewer
+
+
+def flag(default: Any, help: str, **options: Any) -> Any:
+    """Return a field of Settings that is a flag of train.py; `options` are argparse's."""
+    return field(default=default, metadata={"help": help, **options})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says, after it was checked; the defaults are those of the flags."""
+    """What the command line says; a default of None is explained in its help."""
 
-    schedule: list[str]  # registered names, FILE.py:FUNCTION, or all
-    name: str  # of the experiment's folder in logdir
-    data: str = "digits"
-    train: str | None = None  # glob of TFRecords
-    test: str | None = None
-    validation_fraction: float = 0.2
-    image_size: int = 224  # pixels; 96 for digits
-    preprocessing: str = "scale"
-    epochs: int | None = None  # None: each schedule's own
-    lr: float | None = None  # None: the report's, as of the next two
-    peak_lr: float | None = None
-    drop_factor: float | None = None
-    batch_size: int = 64
-    dropout: float = 0.2
-    seeds: int = 1
-    tune: bool = False
-    weights: str = "imagenet"
-    logdir: str = "tensorboard"
-    cache_dir: str = ".cache/features"
-    skip_damaged: bool = False
-    export: str | None = None
+    # fmt: off
+    schedule: list[str] = flag((), NAMES, nargs="+", metavar="NAME")
+    name: str = flag(None, "of this experiment's folder in --logdir (default: the time)")
+    data: str = flag("digits", "digits, tfds:NAME, or a folder of images by class, with a split "
+        "or without")
+    train: str | None = flag(None, "TFRecords to train on, instead of --data", metavar="GLOB")
+    test: str | None = flag(None, "TFRecords to validate on, with --train", metavar="GLOB")
+    validation_fraction: float = flag(0.2, "part held out where the data have no validation split",
+        **FRACTION)
+    image_size: int = flag(224, "side in pixels to which images are resized; digits: 96",
+        type=bounded(int, LEAST_SIZE, 4096), metavar="N")
+    preprocessing: str = flag("scale", "scale: to [-1, 1], as the weights were trained; "
+        "standardize: image by image, as the report", choices=("scale", "standardize"))
+    epochs: int | None = flag(None, f"of every schedule (default: {EPOCHS}; FILE.py:FUNCTION "
+        f"{schedulers.OWN_EPOCHS}; with --tune the largest of them)",
+        type=bounded(int, 1, 100_000), metavar="N")
+    lr: float | None = flag(None, f"initial rate (default: {schedulers.LR})", **RATE)
+    peak_lr: float | None = flag(None, "rate at the end of the warm-up "
+        f"(default: {schedulers.PEAK_LR})", **RATE)
+    drop_factor: float | None = flag(None, "what the linear schedules multiply by; 1: the report's "
+        f"listing (default: {schedulers.DROP_FACTOR})", **RATE | {"metavar": "F"})
+    batch_size: int = flag(64, "images a step", type=bounded(int, 1, 2**31 - 1), metavar="N")
+    dropout: float = flag(0.2, "before the softmax", **FRACTION)
+    seeds: int = flag(1, "runs of every schedule, with seeds 0 to N-1; to be fixed in advance",
+        type=bounded(int, 1, 10_000), metavar="N")
+    tune: bool = flag(False, "compare each schedule, and a constant rate, at its own best peak, "
+        "chosen on a fifth of the training images", action="store_true")
+    weights: str = flag("imagenet", "imagenet (the file in weights/), random, or a file")
+    logdir: str = flag("tensorboard", "where experiments go", metavar="DIR")
+    cache_dir: str = flag(".cache/features", "where features are kept", metavar="DIR")
+    skip_damaged: bool = flag(False, "leave damaged images out instead of stopping",
+        action="store_true")
+    export: str | None = flag(None, "write the best schedule's model: uint8 images in, "
+        "probabilities out", metavar="FILE.keras")
+    # fmt: on

@@ -86,8 +86,7 @@ def numbers(experiment):
     for path in sorted(experiment.rglob("*")):
         name = str(path.relative_to(experiment))
         if "tfevents" in name:
-            scalars = events.read_scalars(path.parent)
-            found[name] = {tag: values.tobytes() for tag, values in scalars.items()}
+            found[name] = events.read_scalars(path.parent)
         elif path.is_file() and path.name != files.LOCK:
             found[name] = path.read_bytes()
     return found

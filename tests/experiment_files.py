@@ -54,21 +54,25 @@ def write_run(
 ) -> None:
     """Write a finished run; `images` chooses which images are wrong, `loss` may be NaN."""
     rates = RATES[label] if rates is None else rates
-    outputs = make_outputs(right, loss, images)
-    accuracy = float(np.float32(right / IMAGES))
-    ends = {"train": (accuracy, training_loss), "validation": (accuracy, outputs.loss.mean())}
+    outputs, accuracy = make_outputs(right, loss, images), float(np.float32(right / IMAGES))
+    ends = {"accuracy": accuracy, "loss": training_loss, "val_accuracy": accuracy}
+    ends["val_loss"] = float(outputs.loss.mean())
+    parts = [(epoch + 1) / len(rates) for epoch in range(len(rates))]
+    curves = {
+        name: [end * part if "accuracy" in name else end / part for part in parts]
+        for name, end in ends.items()
+    } | {"rate": rates}
     run = results.run_directory(experiment, label, seed)
-    for side, end in ends.items():
-        shutil.rmtree(run / side, ignore_errors=True)
+    shutil.rmtree(run, ignore_errors=True)
+    for side in events.SIDES:
         (run / side).mkdir(parents=True)
-        for epoch, rate in enumerate(rates):
-            part = (epoch + 1) / len(rates)
-            values = {events.ACCURACY: end[0] * part, events.LOSS: end[1] / part}
-            values |= {events.RATE: rate} if side == "train" else {}
-            events.append_scalars(run / side, epoch, values, 0.0)
-    finals = [np.float32(value) for side in ends.values() for value in side]
-    finals = [float(value) if np.isfinite(value) else None for value in finals]
-    result = results.Result(label, seed, max(rates), rates, CONDITIONS, *finals)
+    for epoch in range(len(rates)):
+        events.append_epoch(run, epoch, {name: of[epoch] for name, of in curves.items()}, 0.0)
+    finite = {
+        name: [value if np.isfinite(value) else None for value in curve]
+        for name, curve in curves.items()
+    }
+    result = results.Result(label, seed, max(rates), CONDITIONS, **finite)
     results.write_outputs(run / results.VALIDATION, outputs)
     files.write_json(run / results.RESULT, asdict(result))
 

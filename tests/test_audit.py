@@ -30,16 +30,18 @@ def experiment(tmp_path):
 def assert_refused(experiment, message):
     """Assert that the report refuses an experiment by this message and writes nothing."""
     with pytest.raises(FileError, match=message):
-        report.write(experiment)
+        audit.audit(experiment)
+    assert report.main([str(experiment)]) == 2
     assert not list(experiment.rglob("*.svg")) and not (experiment / "summary.md").exists()
 
 
 @pytest.mark.parametrize(
     ("file", "field", "value", "message"),
     [
-        (f"{RUN}/result.json", "val_categorical_accuracy", 0.99, f"{RUN}: epoch 2: val_cat"),
-        (f"{RUN}/result.json", "loss", 0.1, f"{RUN}: epoch 2: loss 0.5 was logged"),
-        (f"{RUN}/result.json", "rates.0", 1e-5, f"{RUN}: result.json has other rates"),
+        (f"{RUN}/result.json", "val_accuracy.2", 0.99, f"{RUN}: epoch 2: val_accuracy"),
+        (f"{RUN}/result.json", "loss.0", 0.1, f"{RUN}: epoch 0: loss 1.5 was logged"),
+        (f"{RUN}/result.json", "val_loss", [0.1], f"{RUN}: val_loss: 3 epochs logged, 1 in"),
+        (f"{RUN}/result.json", "rate.0", 1e-5, f"{RUN}: result.json has other rates"),
         (
             f"{RUN}/result.json",
             "conditions.dropout",
@@ -53,9 +55,6 @@ def assert_refused(experiment, message):
             "was made with keras '3' instead of",
         ),
         (f"{RUN}/result.json", "conditions.data", "e", "was made with data 'e' instead of"),
-        ("config.json", "conditions.dropout", 0.5, "config.json holds two values of dropout"),
-        ("config.json", "settings.batch_size", 8, "config.json holds two values of batch_size"),
-        ("config.json", "data.class_names", ["a"], "its classes and their numbers of images"),
         ("reference.json", "more", 1, "not in the format of this version .more."),
         ("config.json", "schedules.exp", [1e-5] * 3, "exp/seed-0: result.json has other rates"),
         ("config.json", "data.validation", [21, 20, 20], "does not hold 61 validation images"),
@@ -83,9 +82,12 @@ def cut_events(experiment, run=RUN):
 
 
 def log_another_rate(experiment):
-    (experiment / RUN / "train" / events.FILE).unlink()
+    curves = vars(results.read_result(experiment / RUN))
+    for side in events.SIDES:
+        (experiment / RUN / side / events.FILE).unlink()
     for epoch, rate in enumerate([4e-5, 4.00001e-5, 4e-6]):
-        events.append_scalars(experiment / RUN / "train", epoch, {events.RATE: rate}, 0.0)
+        logged = {name: curves[name][epoch] for name in events.CURVES} | {"rate": rate}
+        events.append_epoch(experiment / RUN, epoch, logged, 0.0)
 
 
 def replace_predictions(experiment):
@@ -116,7 +118,7 @@ def flip_a_bit(experiment):
 
 
 def log_an_epoch_twice(experiment):
-    events.append_scalars(experiment / RUN / "validation", 2, {events.LOSS: 0.5}, 0.0)
+    events.append_epoch(experiment / RUN, 2, dict.fromkeys(events.CURVES, 0.5), 0.0)
 
 
 def cut(name, count):
@@ -137,10 +139,10 @@ def add_run(experiment):
         (cut_events, "linear/seed-1/validation/events.* is damaged"),
         (permute_outputs, "labels of its runs or its reference are in different orders"),
         (flip_a_bit, "linear/seed-1/train/events.* is damaged"),
-        (log_an_epoch_twice, "epoch_loss has epoch 2 twice"),
+        (log_an_epoch_twice, "has epoch 2 twice"),
         (cut("validation.npz", 30), "linear/seed-1/validation.npz cannot be read"),
         (cut("result.json", 40), "linear/seed-1/result.json cannot be read"),
-        (log_another_rate, "linear/seed-1: epoch 1: learning rate 4.00001e-05 was logged"),
+        (log_another_rate, "linear/seed-1: epoch 1: rate 4.00001e-05 was logged"),
         (replace_predictions, "linear/seed-1/validation.npz: accuracy 1.0 of its images"),
         (replace_labels, "linear/seed-1/validation.npz: its labels are not those of"),
         (swap_runs, "linear/seed-1: result.json is of exp seed 1"),
@@ -155,7 +157,7 @@ def test_a_file_of_something_else_is_refused(experiment, change, message):
 def test_damaged_runs_are_done_again_and_nothing_else(copy, whole):
     experiment = copy / "tensorboard/one"
     result = experiment / "exp/seed-0/result.json"
-    result.write_text(json.dumps(json.loads(result.read_text()) | {"val_loss": 0.1}))
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"val_loss": [0.1] * 3}))
     cut_events(experiment, "linear_warmup/seed-1")
     shutil.rmtree(experiment / "linear_warmup/seed-0")
     resumed = run_command("train.py", *RESUME, cwd=copy)

@@ -125,9 +125,9 @@ def test_five_equal_schedules_are_seldom_told_apart_in_accuracy_or_in_loss(seeds
                 results.Outputs((skill < 0).astype(np.int32), label, np.exp(-skill).astype("f4"))
                 for skill in skills
             ]
-            result = results.Result(name, 0, 1e-3, [1e-3], CONDITIONS, 1.0, 0.1, 1.0, 0.1)
+            result = results.Result(name, 0, 1e-3, CONDITIONS, [1e-3], [1.0], [0.1], [1.0], [0.1])
             runs[name] = [
-                results.Run(replace(result, seed=seed), *[np.ones(1)] * 4, found, False)
+                results.Run(replace(result, seed=seed), found, False)
                 for seed, found in enumerate(outputs)
             ]
         return results.Experiment(None, None, runs, None, {})
@@ -191,12 +191,12 @@ def test_the_reference_is_compared_by_image_and_corrected_for_the_choice_of_the_
 
 def test_the_best_has_the_highest_accuracy_and_of_equal_ones_the_lowest_loss(tmp_path):
     experiment = write_experiment(tmp_path / "x", {"exp": [50, 52], "linear": [], "warm": [45, 49]})
-    assert intervals.best_schedule(audit(experiment)) == "exp"
+    assert next(iter(intervals.rank(audit(experiment)).runs), None) == "exp"
     for seed, right in enumerate([51, 51]):
         write_run(experiment, "linear", seed, right, loss=0.29)
-    assert intervals.best_schedule(audit(experiment)) == "linear"
+    assert next(iter(intervals.rank(audit(experiment)).runs), None) == "linear"
     write_run(experiment, "linear", 1, 50, loss=0.01)
-    assert intervals.best_schedule(audit(experiment)) == "exp"
+    assert next(iter(intervals.rank(audit(experiment)).runs), None) == "exp"
 
 
 def test_a_diverged_run_is_never_counted(tmp_path):
@@ -209,7 +209,7 @@ def test_a_diverged_run_is_never_counted(tmp_path):
     assert list(intervals.rank(audit(experiment)).runs) == ["exp"]
     for seed in (0, 1):
         write_run(experiment, "exp", seed, 60, training_loss=1.2)
-    assert intervals.best_schedule(audit(experiment)) is None
+    assert next(iter(intervals.rank(audit(experiment)).runs), None) is None
 
 
 def test_only_equal_rates_give_an_interval_of_0(tmp_path):

@@ -20,8 +20,9 @@ import results
 # The experiment without name, export and the rate that only linear_warmup reads.
 PEAK = EXPERIMENT.index("--peak-lr")
 SHORT = EXPERIMENT[:PEAK] + EXPERIMENT[PEAK + 2 : -4]
-SIDES = {"train": {events.ACCURACY, events.LOSS, events.RATE},
-    "validation": {events.ACCURACY, events.LOSS}}  # fmt: skip
+RATE = events.CURVES["rate"][1]
+SIDES = {side: {tag for where, tag in events.CURVES.values() if where == side}
+    for side in events.SIDES}  # fmt: skip
 
 
 def test_an_experiment_is_complete(whole):
@@ -62,19 +63,13 @@ def test_the_logged_rates_are_the_schedules_and_the_mean_is_the_mean(whole):
     experiment = whole / "tensorboard/one"
     config = results.read_config(experiment)
     for label, rates in config.schedules.items():
-        logged = {
-            (place, side): events.read_scalars(experiment / label / place / side)
-            for place in ("seed-0", "seed-1", "mean")
-            for side in SIDES
-        }
-        for (_, side), scalars in logged.items():
-            assert set(scalars) == SIDES[side]
-        for side, tag in [(side, tag) for side, tags in SIDES.items() for tag in tags]:
-            first, second, mean = (
-                logged[place, side][tag] for place in ("seed-0", "seed-1", "mean")
-            )
-            np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
-        np.testing.assert_array_equal(logged["mean", "train"][events.RATE], np.float32(rates))
+        places = [experiment / label / name for name in ("seed-0", "seed-1", "mean")]
+        first, second, mean = map(events.read_curves, places)
+        for name in events.CURVES:
+            np.testing.assert_allclose(mean[name], (first[name] + second[name]) / 2, rtol=1e-6)
+        np.testing.assert_array_equal(mean["rate"], np.float32(rates))
+        for side, tags in SIDES.items():
+            assert set(events.read_scalars(places[0] / side)) == tags
 
 
 def test_again_from_the_cache_it_is_the_same_to_the_last_bit(copy, whole):
@@ -149,14 +144,14 @@ for path in open("tensorboard/one/validation-images.txt").read().split():
     correct = np.mean([Path(path).parent.name == name for name, path in pairs])
     chosen = re.search(r"model of (\S+) seed 0: model.keras", (whole / "stdout").read_text())[1]
     run = results.run_directory(whole / "tensorboard/one", chosen, 0)
-    assert correct == pytest.approx(results.read_result(run).val_categorical_accuracy)
+    assert correct == pytest.approx(results.read_result(run).val_accuracy[-1])
 
 
 def test_a_schedule_of_ones_own_is_trained(copy):
     (copy / "mine.py").write_text("def half(epoch, lr):\n    return lr / 2\n")
     arguments = [*SHORT, "--name", "own", "--schedule", "mine.py:half", "--seeds", "1"]
     assert run_command("train.py", *arguments, cwd=copy).returncode == 0
-    rates = events.read_scalars(copy / "tensorboard/own/mine.half/seed-0/train")[events.RATE]
+    rates = events.read_curves(copy / "tensorboard/own/mine.half/seed-0")["rate"]
     np.testing.assert_array_equal(rates, np.float32([5e-3, 2.5e-3, 1.25e-3]))
 
 
@@ -187,7 +182,7 @@ def test_tensorboard_serves_the_scalars_and_hyperparameters_of_every_run(whole, 
         for run, of in tags.items():
             if run in wanted:
                 assert set(of) == SIDES[run.rpartition("/")[2]]
-        points = ask(f"plugin/scalars/scalars?tag={events.RATE}&run=linear_warmup/seed-1/train")
+        points = ask(f"plugin/scalars/scalars?tag={RATE}&run=linear_warmup/seed-1/train")
         assert [step for _, step, _ in points] == [0, 1, 2]
         assert [value for *_, value in points] == [np.float32(rate) for rate in (0, 1e-2, 2e-2)]
         asked = {"allowedStatuses": ["STATUS_SUCCESS"], "sliceSize": 9, "colParams": []}
@@ -197,7 +192,7 @@ def test_tensorboard_serves_the_scalars_and_hyperparameters_of_every_run(whole, 
         metrics = {
             (each["name"]["group"], each["name"]["tag"]) for each in groups[0]["metricValues"]
         }
-        assert {("validation", events.ACCURACY), ("train", events.RATE)} <= metrics
+        assert {("validation", "epoch_loss"), ("train", RATE)} <= metrics
     finally:
         server.terminate()
         server.wait(30)

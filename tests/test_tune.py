@@ -109,9 +109,9 @@ def test_every_schedule_and_the_control_train_at_their_chosen_peaks(experiment):
         shape = np.array(audited.config.schedules[label])
         for run in runs:
             peak = audited.tuning[run.result.seed].chosen[label]
-            assert run.result.peak_lr == max(run.result.rates) == pytest.approx(peak)
-            np.testing.assert_allclose(run.result.rates, shape / shape.max() * peak)
-            assert len(run.result.rates) == 11
+            assert run.result.peak_lr == max(run.result.rate) == pytest.approx(peak)
+            np.testing.assert_allclose(run.result.rate, shape / shape.max() * peak)
+            assert len(run.result.rate) == 11
 
 
 def test_a_peak_that_was_not_the_best_is_refused(experiment, tmp_path):
