@@ -2,7 +2,6 @@
 
 import functools
 import io
-import itertools
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -24,7 +23,6 @@ from schedulers import CONTROL
 GREY = "#7a828b"  # contrast at least 3.8 : 1 on white and on GitHub's dark #0d1117
 # Okabe and Ito's colour-blind-safe palette, changed to 3 : 1 on both backgrounds.
 COLOURS = ("#1b7fc0", "#d55e00", "#009e73", "#c2669a", "#a67c00", "#3f8fc4")
-MARKERS = "os^Dv*P"  # seven, so that with six colours the first 42 schedules look different
 LEAST, DEFAULT, OFF_LINE = "o", "x", r"$\uparrow$"  # marks in tuning.svg
 STYLE = {
     **dict.fromkeys([f"axes.{part}color" for part in ("edge", "label", "title")], GREY),
@@ -52,20 +50,20 @@ styled = matplotlib.style.context(["default", STYLE])
 def comparison_plot(experiment: Experiment, ranking: Ranking) -> bytes:
     """Return comparison.svg: validation accuracy, validation loss and rate of every schedule."""
     schedules, runs = experiment.config.schedules, ranking.runs
-    looks = _looks(schedules)
+    colours = _colours(schedules)
     figure = _figure((11, 5.8), experiment.config.data.name)
     names = [["accuracy", "loss"], ["accuracy", "rate"]]
     panels, legend = figure.subplot_mosaic(names, width_ratios=[5, 4]), {}
     for label, finished in runs.items():
         for name in ("loss", "accuracy"):
             training = _curves(finished, name).mean(axis=0)
-            panels[name].plot(training, "--", color=looks[label]["color"], linewidth=0.8)
-            line = _draw(panels[name], _curves(finished, f"val_{name}"), **looks[label])
+            panels[name].plot(training, "--", color=colours[label], linewidth=0.8)
+            line = _draw(panels[name], _curves(finished, f"val_{name}"), colours[label])
         legend[f"{line.get_ydata()[-1]:.4f}  {label}"] = line
-        # A logarithmic axis lacks 0, and float32 what is far smaller than anybody uses.
         rates = _curves(finished, "rate")
-        if rates.max() >= 1e-37:
-            _draw(panels["rate"], np.where(rates < 1e-37, np.nan, rates), **looks[label])
+        # A logarithmic axis cannot show 0.
+        if rates.any():
+            _draw(panels["rate"], np.where(rates > 0, rates, np.nan), colours[label])
     legend["training"] = Line2D([], [], linestyle="--", color=GREY, linewidth=0.8)
     _draw_reference(panels["loss"], "loss", experiment, {})
     _draw_reference(panels["accuracy"], "accuracy", experiment, legend)
@@ -92,7 +90,7 @@ def tuning_plot(experiment: Experiment) -> bytes:
     logarithm of the rate. What lies far above the minima is cut off, not squeezed in.
     """
     (peaks, losses), schedules = tuning_losses(experiment), experiment.config.schedules
-    means, looks = {label: table.mean(axis=0) for label, table in losses.items()}, _looks(schedules)
+    means, colours = {label: of.mean(axis=0) for label, of in losses.items()}, _colours(schedules)
     top = 1.6 * max(map(np.nanmin, means.values()), default=0) or 1
     low = min(map(np.nanmin, losses.values()), default=0) - 0.03 * top
     figure = _figure((6.6, 4.8), f"{experiment.config.data.name}: how high should the rate be?")
@@ -100,8 +98,8 @@ def tuning_plot(experiment: Experiment) -> bytes:
     mark = functools.partial(axes.plot, linestyle="", markersize=9, markeredgewidth=2.5)
     for label, mean in means.items():
         best, default = np.nanargmin(mean), max(schedules[label])
-        style, colour = "--" if label == CONTROL else "-", looks[label]["color"]
-        line = _draw(axes, losses[label], peaks, linestyle=style, **looks[label])
+        style, colour = "--" if label == CONTROL else "-", colours[label]
+        line = _draw(axes, losses[label], colour, peaks, linestyle=style)
         legend[f"{mean[best]:.4f} at {peaks[best]:.0e}  {label}"] = line
         mark(peaks[best], mean[best], marker=LEAST, color=colour)
         # Nothing beyond the grid, and NaN, which is off the line too, beside a head that diverged.
@@ -144,10 +142,9 @@ def spread_plot(ranking: Ranking) -> bytes:
     return _svg(figure)
 
 
-def _looks(labels: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return colour and marker by label; given all schedules, they stay as runs are added."""
-    markers = itertools.cycle(MARKERS)
-    return {label: {"color": f"C{i}", "marker": next(markers)} for i, label in enumerate(labels)}
+def _colours(labels: Iterable[str]) -> dict[str, str]:
+    """Return colours by label; given all schedules, they stay as runs are added."""
+    return {label: f"C{i}" for i, label in enumerate(labels)}
 
 
 def _figure(size: tuple[float, float], title: str) -> Figure:
@@ -173,7 +170,9 @@ def _curves(runs: Sequence[Run], name: str) -> np.ndarray:
     return np.stack([run.result.curve(name) for run in runs])
 
 
-def _draw(axes: Axes, curves: np.ndarray, x: Sequence[float] = (), **look: str) -> Line2D:
+def _draw(
+    axes: Axes, curves: np.ndarray, colour: str, x: Sequence[float] = (), **style: str
+) -> Line2D:
     """Draw the mean of curves (runs, points), and a band from the lowest to the highest run.
 
     Points lie at `x`, by default at 0, 1, 2, ...
@@ -181,10 +180,10 @@ def _draw(axes: Axes, curves: np.ndarray, x: Sequence[float] = (), **look: str) 
     x = x if len(x) else np.arange(curves.shape[1])
     if len(curves) > 1:
         low, high = curves.min(axis=0), curves.max(axis=0)
-        axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     # A line of one point is seen by its marker only.
-    look = {"marker": "o" if len(x) == 1 else ""} | look
-    return axes.plot(x, curves.mean(axis=0), markevery=max(1, len(x) // 8), **look)[0]
+    marker = "o" if len(x) == 1 else ""
+    return axes.plot(x, curves.mean(axis=0), color=colour, marker=marker, **style)[0]
 
 
 def _draw_reference(axes: Axes, name: str, experiment: Experiment, legend: dict) -> None:

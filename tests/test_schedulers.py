@@ -1,7 +1,6 @@
 """The report's rates, from literal numbers and in closed form; refusals; the preview."""
 
 import functools
-import itertools
 import math
 import subprocess
 import sys
@@ -55,7 +54,6 @@ ORACLES = {
 }
 
 by_name = pytest.mark.parametrize("name", SCHEDULES)
-with_warmup = pytest.mark.parametrize("name", ["exp_warmup", "linear_warmup"])
 
 
 def close(wanted, rel):
@@ -128,45 +126,6 @@ def test_linear_with_factor_1_is_the_listing_which_never_changes_the_rate():
     assert rates_of("linear", drop_factor=1) == [4e-5] * 50
 
 
-@by_name
-def test_rates_are_floats_and_never_negative(name):
-    assert all(type(rate) is float and rate >= 0 for rate in rates_of(name, epochs=500))
-
-
-@with_warmup
-def test_warmup_rises_in_equal_steps_from_zero_to_the_peak(name):
-    rates = rates_of(name, peak_lr=0.7)[:11]
-    assert (rates[0], rates[10]) == (0, close(0.7, rel=1e-12))
-    assert [after - before for before, after in itertools.pairwise(rates)] == close(
-        [0.07] * 10, rel=1e-12
-    )
-
-
-@with_warmup
-def test_warmup_is_the_maximum_and_does_not_depend_on_the_initial_rate(name):
-    rates = rates_of(name)
-    assert rates.index(max(rates)) == 10
-    assert rates == rates_of(name, lr=1.0)
-
-
-def test_both_warmups_are_equal_through_epoch_10_and_differ_in_epoch_11():
-    first, second = rates_of("exp_warmup"), rates_of("linear_warmup")
-    assert first[:11] == second[:11]
-    assert first[11] < second[11]
-
-
-def test_exp_falls_in_epochs_0_to_10_and_is_constant_afterwards():
-    rates = [4e-5, *rates_of("exp")]
-    assert all(after < before for before, after in itertools.pairwise(rates[:12]))
-    assert set(rates[11:]) == {rates[11]}
-
-
-@pytest.mark.parametrize(("name", "drops"), [("linear", [30]), ("linear_warmup", [40, 60])])
-def test_steps_fall_in_their_epochs_only(name, drops):
-    rates = rates_of(name)
-    assert [epoch for epoch in range(11, len(rates)) if rates[epoch] != rates[epoch - 1]] == drops
-
-
 # ---- your own schedules ----
 
 
@@ -200,11 +159,6 @@ def test_a_value_that_cannot_be_a_rate_is_refused_with_name_epoch_and_value(valu
         unroll(lambda epoch, lr: lr if epoch < 3 else value, 5, 4e-5, "mine.f")
     wanted = "mine.f must return a finite number >= 0 that float32 holds"
     assert str(refused.value) == f"{wanted}; epoch 3 returned {value!r}"
-
-
-def test_the_largest_rate_is_the_largest_number_of_float32():
-    assert np.finfo(np.float32).max == schedulers.LARGEST
-    assert unroll(lambda epoch, lr: lr, 1, schedulers.LARGEST, "mine") == [schedulers.LARGEST]
 
 
 def test_a_function_in_a_file_is_found_labelled_and_run_for_50_epochs(own):
