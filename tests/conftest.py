@@ -20,14 +20,14 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 PROJECT = Path(__file__).parents[1]
 
 
-def write_images(folder, classes=("disc", "stripes", "noise"), each=8, size=32):
+def write_images(folder, classes=("disc", "stripes", "noisé"), each=8, size=32):
     """Write `each` PNG images of every class, CLASS/N.png; a class is a pattern, images differ."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size]
     patterns = {
         "disc": (np.hypot(x - size / 2, y - size / 2) < size / 3) * 200,
         "stripes": (x // 4 % 2) * 200,
-        "noise": random.integers(0, 200, (size, size)),
+        "noisé": random.integers(0, 200, (size, size)),
     }
     for name in classes:
         (folder / name).mkdir(parents=True)

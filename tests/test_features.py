@@ -43,7 +43,7 @@ def values(found):
 @pytest.mark.parametrize("kind", ["scale", "standardize"])
 def test_features_are_those_of_the_keras_model(tmp_path, kind, monkeypatch):
     folder = write_images(tmp_path / "two sizes", ["disc", "stripes"], each=3, size=40)
-    dataset = data.load(str(write_images(folder, ["noise"], each=6, size=30)))
+    dataset = data.load(str(write_images(folder, ["noisé"], each=6, size=30)))
     by_litert = values(extract(dataset, tmp_path, kind))
     prepare, backbone = model.preprocessing(SIZE, kind), model.backbone(SIZE)
     images = [data.decode(encoded)[None] for encoded in dataset.source.read(dataset.rows)]

@@ -1,6 +1,7 @@
 """The command as a user runs it: what it leaves, what it says, and that nothing is done twice."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -77,6 +78,27 @@ def test_again_from_the_cache_it_is_the_same_to_the_last_bit(copy, whole):
     (copy / "model.keras").unlink()
     again = run_command("train.py", *EXPERIMENT, cwd=copy)
     assert "features: 0 computed, 24 from " in again.stdout
+    assert numbers(copy / "tensorboard/one") == numbers(whole / "tensorboard/one")
+
+
+ENVIRONMENTS = {
+    "Keras": {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "KERAS_HOME": "."},
+    "plots and letters": {"MPLBACKEND": "unknown", "LC_ALL": "C", "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0"},
+    "no home": {"HOME": None},
+}  # fmt: skip
+KERAS_JSON = '{"floatx": "float16", "backend": "jax", "image_data_format": "channels_first"}'
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
+def test_the_users_environment_does_not_change_a_number(copy, whole, environment):
+    for path in ("tensorboard", ".cache"):
+        shutil.rmtree(copy / path)
+    (copy / "model.keras").unlink()
+    (copy / "keras.json").write_text(KERAS_JSON)
+    users = {k: v for k, v in (os.environ | environment).items() if v is not None}
+    done = run_command("train.py", *EXPERIMENT, cwd=copy, env=users)
+    assert (done.returncode, done.stderr) == (0, "")
     assert numbers(copy / "tensorboard/one") == numbers(whole / "tensorboard/one")
 
 
