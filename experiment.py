@@ -10,9 +10,11 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -180,7 +182,7 @@ def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
         results.write_image_names(directory, prepared.image_names)
         # The reference is solved on one core while the others train.
         solving = None
-        if not _has_reference(directory, config):
+        if not _is_whole(audit.read_reference, directory, config):
             task = ReferenceTask(heads.directory, heads.shape, heads.labels, heads.train,
                 heads.validation)  # fmt: skip
             solving = executor.submit(solve_reference, task)
@@ -210,7 +212,8 @@ def _train(directory: Path, config: Config, base: HeadsTask, executor: Executor)
     seeds = range(settings.seeds)
     with contextlib.closing(TrainingBar()) as bar:
         if settings.tune:
-            missing = [seed for seed in seeds if not results.tuning_path(directory, seed).exists()]
+            read = audit.read_tuning, directory, config
+            missing = [seed for seed in seeds if not _is_whole(*read, seed)]
             tune.tune(directory, config.schedules, base, missing, executor, bar)
         for seed in seeds:
             rates = _missing_runs(directory, config, seed)
@@ -224,10 +227,10 @@ def _train(directory: Path, config: Config, base: HeadsTask, executor: Executor)
                 bar.write(_summarize(result))
 
 
-def _has_reference(directory: Path, config: Config) -> bool:
-    """Whether the reference is there and passes the audit."""
+def _is_whole(read: Callable, *arguments: Any) -> bool:
+    """Whether a reader of audit.py finds its files, and finds them to agree."""
     with contextlib.suppress(files.FileError):
-        return audit.read_reference(directory, config) is not None
+        return read(*arguments) is not None
     return False
 
 

@@ -135,6 +135,8 @@ def test_after_a_kill_in_the_grid_or_in_the_runs_a_resume_ends_the_same(experime
         assert command.poll() is None
     os.kill(command.pid, signal.SIGKILL)
     command.wait()
+    for damaged in list(tmp_path.glob("tensorboard/tuned/tuning/seed-0.json")):
+        damaged.write_text("{")
     resumed = run_command("train.py", "--resume", "tensorboard/tuned", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     wanted = numbers(experiment / "tensorboard/tuned")
