@@ -8,6 +8,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,8 @@ import data
 import export
 import features
 import files
+import intervals
+import mistakes
 import model
 import report
 import results
@@ -94,6 +97,12 @@ def _load(settings: Settings, schedules: dict[str, list[float]]) -> tuple[Config
     return config, dataset
 
 
+def _describe_link(directory: Path, runs: str) -> str:
+    """Say how to see one curve a schedule: that of the seed, or of the mean over seeds."""
+    page = f"http://localhost:6006/?runFilter={runs}%2Fvalidation&smoothing=0#timeseries"
+    return f"curves: tensorboard --logdir {shlex.quote(str(directory))}\n        {page}"
+
+
 def _describe(dataset: data.Dataset, left_out: tuple[str, ...] = ()) -> results.Data:
     train, validation = map(list, zip(*dataset.counts().values(), strict=True))
     names = dataset.class_names
@@ -120,8 +129,8 @@ def _require_new(directory: Path, settings: Settings) -> None:
     if not (above.is_dir() and os.access(above, os.W_OK)):
         reason = f"{above} is not a folder that can be written to"
         raise ExperimentError(f"--logdir {settings.logdir}: {reason}")
-    if settings.export:
-        export.require_free(Path(settings.export))
+    for path in settings.export or ():
+        export.require_free(Path(path))
 
 
 def _require_same(directory: Path, before: Config, now: Config) -> None:
@@ -161,6 +170,7 @@ def _complete(directory: Path, config: Config, dataset: data.Dataset) -> None:
     of = config.settings
     with _unfinished(directory):
         results.write_config(directory, config)
+        print(_describe_link(directory, "seed-0"))
         with ThreadPoolExecutor(cores()) as executor:
             preparation = of.image_size, of.preprocessing, of.weights
             computed = features.extract(
@@ -195,8 +205,10 @@ def _complete(directory: Path, config: Config, dataset: data.Dataset) -> None:
         experiment = audit.audit(directory)
         runs.write_means(directory, experiment.runs)
         print(report.write(directory), end="")
+        mistakes.write_contact_sheet(experiment, intervals.rank(experiment), dataset)
         if of.export:
-            export.export(experiment, Path(of.export))
+            export.export(experiment, list(map(Path, of.export)))
+    print(_describe_link(directory, "mean" if of.seeds > 1 else "seed-0"))
 
 
 def _train(directory: Path, config: Config, arrays: tuple, executor: Executor) -> None:

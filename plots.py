@@ -53,7 +53,7 @@ def comparison_plot(experiment: Experiment, ranking: Ranking) -> bytes:
     """Return comparison.svg: validation accuracy, validation loss and rate of every schedule."""
     schedules, runs = experiment.config.schedules, ranking.runs
     looks = _looks(schedules)
-    figure = _figure((11, 5.8), experiment.config.data.name)
+    figure = new_figure((11, 5.8), experiment.config.data.name)
     names = [["accuracy", "loss"], ["accuracy", "rate"]]
     panels, legend = figure.subplot_mosaic(names, width_ratios=[5, 4]), {}
     for label, finished in runs.items():
@@ -81,7 +81,7 @@ def comparison_plot(experiment: Experiment, ranking: Ranking) -> bytes:
     for axes in panels.values():
         _name_epochs(axes, max(map(len, schedules.values())))
     figure.legend(legend.values(), legend, loc="outside lower left", ncols=3)
-    return _svg(figure)
+    return render(figure)
 
 
 @styled
@@ -95,7 +95,7 @@ def tuning_plot(experiment: Experiment) -> bytes:
     means, looks = {label: table.mean(axis=0) for label, table in losses.items()}, _looks(schedules)
     top = 1.6 * max(map(np.nanmin, means.values()), default=0) or 1
     low = min(map(np.nanmin, losses.values()), default=0) - 0.03 * top
-    figure = _figure((6.6, 4.8), f"{experiment.config.data.name}: how high should the rate be?")
+    figure = new_figure((6.6, 4.8), f"{experiment.config.data.name}: how high should the rate be?")
     axes, legend, cut_off = figure.add_subplot(xscale="log", ylim=(low, top)), {}, 0
     mark = functools.partial(axes.plot, linestyle="", markersize=9, markeredgewidth=2.5)
     for label, mean in means.items():
@@ -119,7 +119,7 @@ def tuning_plot(experiment: Experiment) -> bytes:
     kind = "Loss on held-out training images, each schedule's peak on a grid"
     axes.set_title(f"{kind}\n{_averaging([experiment.tuning])}")
     figure.legend(legend.values(), legend, loc="outside lower left", ncols=2)
-    return _svg(figure)
+    return render(figure)
 
 
 @styled
@@ -127,7 +127,7 @@ def schedule_plot(experiment: Experiment, ranking: Ranking, label: str, name: st
     """Return "accuracy" or "loss" of one schedule, in training and in validation."""
     runs = ranking.runs[label]
     sides = {"validation": _curves(runs, f"val_{name}"), "training": _curves(runs, name)}
-    figure = _figure((6, 3.6), f"{label} on {experiment.config.data.name}")
+    figure = new_figure((6, 3.6), f"{label} on {experiment.config.data.name}")
     axes, legend = figure.add_subplot(), {}
     for (side, curves), style, colour in zip(sides.items(), ("-", "--"), COLOURS[:2], strict=True):
         line = _draw(axes, curves, linestyle=style, color=colour)
@@ -138,7 +138,7 @@ def schedule_plot(experiment: Experiment, ranking: Ranking, label: str, name: st
     axes.set_ylabel("accuracy (fraction of images)" if name == "accuracy" else "loss (nats)")
     _name_epochs(axes, len(runs[0].loss))
     axes.legend(legend.values(), legend, loc="best")
-    return _svg(figure)
+    return render(figure)
 
 
 @styled
@@ -147,7 +147,7 @@ def spread_plot(ranking: Ranking) -> bytes:
     best, ahead = next(iter(ranking.runs)), ranking.ahead
     rows, means = np.arange(len(ahead))[::-1], [interval.mean for interval in ahead.values()]
     look = {"capsize": 4, "linewidth": 3, "fmt": "o", "markersize": 7}
-    figure = _figure((8, 2 + 0.55 * len(ahead)), f"How sure is {best} ahead?")
+    figure = new_figure((8, 2 + 0.55 * len(ahead)), f"How sure is {best} ahead?")
     axes = figure.add_subplot()
     for images, width, shift in (("", "over_seeds", 0.14), (" and images", "half_width", -0.14)):
         widths = [getattr(interval, width) for interval in ahead.values()]
@@ -160,7 +160,7 @@ def spread_plot(ranking: Ranking) -> bytes:
     axes.set_title("95 % intervals; one that crosses 0 shows no difference")
     axes.set_xlabel(f"final validation accuracy of {best} minus that of the other")
     figure.legend(loc="outside lower left", ncols=2)
-    return _svg(figure)
+    return render(figure)
 
 
 def _looks(labels: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -169,7 +169,8 @@ def _looks(labels: Iterable[str]) -> dict[str, dict[str, str]]:
     return {label: {"color": f"C{i}", "marker": next(markers)} for i, label in enumerate(labels)}
 
 
-def _figure(size: tuple[float, float], title: str) -> Figure:
+def new_figure(size: tuple[float, float], title: str) -> Figure:
+    """Return a figure of so many inches with a title, which may hold any characters."""
     figure = Figure(figsize=size)
     # A file of XML cannot hold control characters.
     title = "".join(letter if letter.isprintable() else " " for letter in title)
@@ -177,13 +178,14 @@ def _figure(size: tuple[float, float], title: str) -> Figure:
     return figure
 
 
-def _svg(figure: Figure) -> bytes:
+def render(figure: Figure, form: str = "svg") -> bytes:
+    """Return a figure as a file, "svg" or "png"; the same figure gives the same bytes."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         # Names may be in any script; the font draws boxes for letters it lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        nothing = {"Date": None, "Creator": None}
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        nothing = dict.fromkeys(["Date", "Creator"] if form == "svg" else ["Software"])
+        figure.savefig(file, format=form, transparent=True, metadata=nothing)
     return file.getvalue()
 
 

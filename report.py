@@ -13,6 +13,7 @@ import numpy as np
 import cli
 import files
 import intervals
+import mistakes
 import plots
 from audit import audit
 from events import ACCURACY, LOSS
@@ -247,6 +248,10 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
     if data.left_out:
         named = ", ".join(data.left_out[:LISTED]) + ", …" * (len(data.left_out) > LISTED)
         about.append(f"Left out, because damaged: {len(data.left_out):,} images ({named}).")
+    found = [findings(ranking)]
+    if ranking.runs:
+        (best, runs), classes = next(iter(ranking.runs.items())), map(escape, data.class_names)
+        found.append(mistakes.describe(runs, name(best, len(runs)), list(classes)))
     tuned, said = config.settings.tune, [headline(experiment, ranking)]
     said += tuning_remarks(experiment, ranking) if tuned else []
     return SUMMARY.format(
@@ -254,7 +259,7 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
         headline=". ".join(said),
         tuning="\n![Loss on held-out training images by peak rate](tuning.svg)\n" * tuned,
         table=results_table(experiment, ranking, near),
-        findings=findings(ranking),
+        findings="\n".join(filter(None, found)),
         spread="\n![How sure: seeds, and seeds and images](spread.svg)\n"
         * bool(ranking.ahead and ranking.seeds > 1),
         rates=(TUNED if tuned else CONFIGURED).format(
@@ -283,6 +288,8 @@ def write(directory: Path) -> str:
         written["tuning.svg"] = plots.tuning_plot(experiment)
     if ranking.ahead and ranking.seeds > 1:
         written["spread.svg"] = plots.spread_plot(ranking)
+    if ranking.runs:
+        written |= mistakes.report_files(experiment, ranking)
     for label in ranking.runs:
         for tag, name in ((ACCURACY, "accuracy"), (LOSS, "loss")):
             written[f"{label}/{tag}.svg"] = plots.schedule_plot(experiment, ranking, label, name)

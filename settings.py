@@ -27,4 +27,4 @@ class Settings:
     logdir: str = "tensorboard"
     cache_dir: str = ".cache/features"
     skip_damaged: bool = False
-    export: str | None = None
+    export: list[str] | None = None  # .keras and .tflite files

@@ -107,8 +107,9 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
     add("--name", "of this experiment's folder in --logdir (default: the time)")
     add("--cache-dir", "where features are kept", metavar="DIR")
     add("--skip-damaged", "leave damaged images out instead of stopping", action="store_true")
-    add("--export", "write the best schedule's model: uint8 images in, probabilities out",
-        metavar="FILE.keras")  # fmt: skip
+    add("--export", "write the best schedule's model: uint8 images in, probabilities out;\n"
+        ".tflite for LiteRT (phones), .keras for Keras, or both", nargs="+",
+        metavar="FILE")  # fmt: skip
     add("--resume", "finish the experiment in DIR, with the arguments it was begun with",
         metavar="DIR")  # fmt: skip
     given = vars(parser.parse_args(arguments))
@@ -132,8 +133,9 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
     if not records and given.get("data", Settings.data) == "digits":
         given.setdefault("image_size", DIGITS_SIZE)
     settings = Settings(**given)
-    if settings.export and Path(settings.export).suffix != ".keras":
-        parser.error(f"--export must end in .keras, got {settings.export}")
+    for path in settings.export or ():
+        if Path(path).suffix not in (".keras", ".tflite"):
+            parser.error(f"--export must end in .keras or .tflite, got {path}")
     return settings
 
 
@@ -216,7 +218,6 @@ def main(arguments: list[str]) -> int:
         return cli.refuse("train.py", f"{error}; go on with: {resume_command(directory)}")
     except experiment.REFUSALS as error:
         return cli.refuse("train.py", experiment.describe_error(error))
-    print(f"\nlogs: {directory}; show them with: tensorboard --logdir {directory.parent}")
     return 0
 
 

@@ -19,7 +19,7 @@ import results
 
 # The experiment without name, export and the rate that only linear_warmup reads.
 PEAK = EXPERIMENT.index("--peak-lr")
-SHORT = EXPERIMENT[:PEAK] + EXPERIMENT[PEAK + 2 : -4]
+SHORT = EXPERIMENT[:PEAK] + EXPERIMENT[PEAK + 2 : -5]
 SIDES = {"train": {events.ACCURACY, events.LOSS, events.RATE},
     "validation": {events.ACCURACY, events.LOSS}}  # fmt: skip
 
@@ -35,7 +35,7 @@ def test_an_experiment_is_complete(whole):
     assert wanted <= found
     others = {name for name in found - wanted if not name.endswith(".svg")}
     assert others == {"config.json", "validation-images.txt", "reference.json", "reference.npz",
-        "summary.md", files.LOCK}  # fmt: skip
+        "summary.md", "exports.json", files.LOCK}  # fmt: skip
     names = (experiment / "validation-images.txt").read_text().splitlines()
     config = results.read_config(experiment)
     assert len(names) == sum(config.data.validation) and all(
@@ -55,7 +55,9 @@ def test_the_console_tells_data_runs_answer_and_where_the_logs_are(whole):
         )
     summary = (whole / "tensorboard/one/summary.md").read_text()
     assert summary.splitlines()[0] in told
-    assert "tensorboard --logdir tensorboard" in told.splitlines()[-1]
+    links = re.findall(r"logdir tensorboard/one\n +http://localhost:6006/\?runFilter=(.*)", told)
+    after = "%2Fvalidation&smoothing=0#timeseries"
+    assert links == [f"seed-0{after}", f"mean{after}"] and told.endswith(f"{after}\n")
 
 
 def test_the_logged_rates_are_the_schedules_and_the_mean_is_the_mean(whole):
@@ -134,11 +136,11 @@ def test_resume_refuses_data_that_changed(copy):
 
 def test_the_exported_model_has_the_accuracy_of_its_run_in_a_fresh_process(whole):
     code = """
-import json, sys, zipfile
+import zipfile
 import keras, numpy as np
 from PIL import Image
 model = keras.saving.load_model("model.keras")
-names = json.loads(zipfile.ZipFile("model.keras").read("class_names.json"))
+names = zipfile.ZipFile("model.keras").read("labels.txt").decode().split("\\n")
 for path in open("tensorboard/one/validation-images.txt").read().split():
     pixels = np.asarray(Image.open(path).convert("RGB"))
     print(names[int(model.predict(pixels[None], verbose=0).argmax())], path)
