@@ -35,7 +35,7 @@ def test_odd_experiments_are_drawn_without_a_warning(tmp_path, right, rates):
         report.write(experiment)
     drawn = [path for path in experiment.rglob("*.svg") if ElementTree.parse(path)]
     seeds = max(map(len, right.values()))
-    assert len(drawn) == 1 + (len(right) > 1 and seeds > 1) + 2 * len(right)
+    assert len(drawn) == 2 + (len(right) > 1 and seeds > 1) + 2 * len(right)
 
 
 def test_a_schedule_that_diverged_and_one_that_is_missing_are_left_out(tmp_path):
@@ -47,7 +47,7 @@ def test_a_schedule_that_diverged_and_one_that_is_missing_are_left_out(tmp_path)
     report.write(experiment)
     drawn = {path.relative_to(experiment).as_posix() for path in experiment.rglob("*.svg")}
     curves = {f"exp/{tag}.svg" for tag in ("epoch_categorical_accuracy", "epoch_loss")}
-    assert drawn == {"comparison.svg", *curves}
+    assert drawn == {"comparison.svg", "confusion.svg", *curves}
     # Texts are drawn as paths, with the text as a comment beside them.
     comparison = (experiment / "comparison.svg").read_text(encoding="utf-8")
     assert f"<!-- {50.5 / 60:.4f}  exp -->" in comparison and "linear" not in comparison

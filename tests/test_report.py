@@ -249,7 +249,7 @@ def test_command_prints_the_summary_and_writes_the_same_bytes_each_time(tmp_path
     assert (done.returncode, done.stderr) == (0, "")
     paths = [path for path in experiment.rglob("*") if path.suffix in (".md", ".svg")]
     written = {path: path.read_bytes() for path in paths}
-    assert len(written) == 3 + 2 * len(RIGHT)
+    assert len(written) == 4 + 2 * len(RIGHT)
     summary = report.write(experiment)
     assert done.stdout == summary.encode("ascii", "backslashreplace").decode()
     assert summary == (experiment / "summary.md").read_text(encoding="utf-8")
