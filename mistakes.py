@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from PIL import Image
 
 import data
@@ -28,15 +27,13 @@ SUSPECTED = """
 - {} validation images are put into one same other class by at least nine in ten of its runs: wrong
   labels, or images that could be either. suspects.txt lists those of highest loss."""
 PICTURE = "\n\n![Where the images of each class end up](confusion.svg)"
-# Opaque, so that the numbers on it are readable on any page.
-SHADES = LinearSegmentedColormap.from_list("shades", ["#e8f1f8", plots.COLOURS[0], "#0b3d61"])
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A validation image that nearly all runs put into one same other class."""
+    """An image that nearly all runs put into one same other class."""
 
-    image: int  # its place among the validation images
+    image: int  # place among the validation images
     label: int
     predicted: int
     loss: float  # nats, mean over runs
@@ -73,10 +70,9 @@ def describe(runs: Sequence[Run], who: str, class_names: Sequence[str]) -> str:
         for i, j in (divmod(place, len(table)) for place in most)
         if wrong[i, j]
     )
-    mean = f", mean of {len(runs)} seeds" * (len(runs) > 1)
+    mean, suspects = f", mean of {len(runs)} seeds" * (len(runs) > 1), len(find_suspects(runs))
     text = f"- Most often {who} takes {said or 'no class for another'}{mean}."
-    if suspects := find_suspects(runs):
-        text += SUSPECTED.format(len(suspects))
+    text += SUSPECTED.format(suspects) if suspects else ""
     return text + PICTURE * (len(class_names) <= DRAWN_CLASSES)
 
 
@@ -104,14 +100,14 @@ def confusion_plot(schedule: str, runs: Sequence[Run], class_names: Sequence[str
     figure = plots.new_figure((max(side, 5), max(side, 3.6)), f"What {schedule} confuses")
     axes = figure.add_subplot(aspect="equal", xlabel="prediction", ylabel="label")
     # The square root shows mistakes, which are few, beside what is right.
-    axes.pcolormesh(drawn, cmap=SHADES, norm=PowerNorm(0.5, 0, 100))
+    axes.pcolormesh(np.sqrt(drawn), cmap="Blues", vmin=0, vmax=10)
     for row, column in np.argwhere(~np.ma.getmaskarray(drawn)):
-        look = {"color": "white" if percent[row, column] > 20 else "#10222f", "fontsize": 8}
-        text = f"{percent[row, column]:.0f}"
-        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", **look)
-    names, places = list(map(_shorten, class_names)), np.arange(len(table)) + 0.5
-    axes.set_xticks(places, names, rotation=90, parse_math=False)
-    axes.set_yticks(places, names, parse_math=False)
+        value, place = percent[row, column], (column + 0.5, row + 0.5)
+        look = {"color": "white" if value > 30 else "black", "fontsize": 8}
+        axes.text(*place, f"{value:.0f}", ha="center", va="center", **look)
+    ticks = np.arange(len(table)) + 0.5, list(map(_shorten, class_names))
+    axes.set_xticks(*ticks, rotation=90, parse_math=False)
+    axes.set_yticks(*ticks, parse_math=False)
     axes.invert_yaxis()
     mean = f"mean of {len(runs)} seeds" if len(runs) > 1 else "one run"
     axes.set_title(f"% of each label's images, {mean}")
@@ -128,16 +124,15 @@ def write_contact_sheet(experiment: Experiment, ranking: Ranking, dataset: data.
     rows = -(-len(suspects) // COLUMNS)
     title = f"{dataset.name}: label, and what {best} predicts instead"
     figure = plots.new_figure((1.6 * COLUMNS, 2 * rows + 0.5), title)
-    panels = figure.subplots(rows, COLUMNS, squeeze=False).flat
     places = dataset.rows[dataset.validation][[of.image for of in suspects]].tolist()
-    for number, (of, encoded) in enumerate(zip(suspects, dataset.source.read(places), strict=True)):
+    images = dataset.source.read(places)
+    for number, (of, encoded) in enumerate(zip(suspects, images, strict=True), start=1):
         image = Image.fromarray(data.decode(encoded))
         image.thumbnail((THUMBNAIL, THUMBNAIL))
-        panels[number].imshow(image)
         names = (_shorten(dataset.class_names[label]) for label in (of.label, of.predicted))
-        title = "{}. {}\n→ {}".format(number + 1, *names)
-        panels[number].set_title(title, fontsize=8, parse_math=False)
-    for axes in panels:
+        axes = figure.add_subplot(rows, COLUMNS, number)
+        axes.imshow(image)
+        axes.set_title("{}. {}\n→ {}".format(number, *names), fontsize=8, parse_math=False)
         axes.axis("off")
     files.write_atomically(experiment.directory / "suspects.png", plots.render(figure, "png"))
 

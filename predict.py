@@ -40,8 +40,8 @@ def load_model(path: Path) -> tuple[list[str], Classifier]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter, shape = Interpreter(str(path), num_threads=tasks.cores()), None
-    image_in = interpreter.get_input_details()[0]["index"]
-    probabilities_out = interpreter.get_output_details()[0]["index"]
+    details = interpreter.get_input_details(), interpreter.get_output_details()
+    image_in, probabilities_out = (detail[0]["index"] for detail in details)
 
     def classify(pixels: np.ndarray) -> np.ndarray:
         nonlocal shape
@@ -96,12 +96,13 @@ def main(arguments: list[str] | None = None) -> int:
             status = 1
             continue
         # Of equal ones the first, as in training.
-        first, second = np.argsort(-probabilities, kind="stable")[:2]
-        answer = {"path": path, "class": names[first]}
-        answer |= {"probability": float(probabilities[first]), "second": names[second]}
-        line = "{path}: {class} {probability:.4f}, then {second}"
-        text = line.format_map(answer | {"path": sources.one_line(path)})
-        print(json.dumps(answer) if given.json else text)
+        first, second = np.argsort(-probabilities, kind="stable")[:2].tolist()
+        top = float(probabilities[first])
+        answer = {"class": names[first], "probability": top, "second": names[second]}
+        if given.json:
+            print(json.dumps({"path": path} | answer))
+        else:
+            print(f"{sources.one_line(path)}: {names[first]} {top:.4f}, then {names[second]}")
     return status
 
 
