@@ -8,6 +8,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ import export
 import features
 import files
 import intervals
+import mistakes
 import model
 import report
 import results
@@ -49,7 +51,7 @@ class Prepared:
 
     config: Config
     heads: HeadsTask  # of seed 0, without a head
-    image_names: list[str]  # of the validation images
+    dataset: data.Dataset  # without damaged images
 
 
 def run(settings: Settings, schedules: dict[str, list[float]]) -> None:
@@ -83,8 +85,8 @@ def _require_new(directory: Path, settings: Settings) -> None:
     if directory.is_file() or not all(map(files.TEMPORARY.fullmatch, found)):
         way_on = f"choose another --name, or finish it with --resume {directory}"
         raise ExperimentError(f"{directory} exists; {way_on}")
-    if settings.export:
-        export.require_free(Path(settings.export))
+    for path in settings.export or ():
+        export.require_free(Path(path))
 
 
 def _load(settings: Settings, schedules: dict[str, list[float]]) -> tuple[Config, data.Dataset]:
@@ -113,6 +115,12 @@ def _load(settings: Settings, schedules: dict[str, list[float]]) -> tuple[Config
     )
     config = Config(settings, schedules, about, conditions, _commit(), platform.python_version())
     return config, dataset
+
+
+def _describe_link(directory: Path, runs: str) -> str:
+    """Say how to see one curve a schedule: that of the seed, or of the mean over seeds."""
+    page = f"http://localhost:6006/?runFilter={runs}%2Fvalidation&smoothing=0#timeseries"
+    return f"curves: tensorboard --logdir {shlex.quote(str(directory))}\n        {page}"
 
 
 def _describe(dataset: data.Dataset, left_out: tuple[str, ...] = ()) -> results.Data:
@@ -170,16 +178,18 @@ def _extract(config: Config, dataset: data.Dataset, executor: Executor) -> Prepa
         batch_size=settings.batch_size,
         dropout=settings.dropout,
     )
-    names = [dataset.names[i] for i in np.flatnonzero(dataset.validation)]
-    return Prepared(replace(config, data=_describe(dataset, left_out)), heads, names)
+    return Prepared(replace(config, data=_describe(dataset, left_out)), heads, dataset)
 
 
 def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
     """Make what is missing of an experiment; raises UnfinishedError."""
-    config, heads = prepared.config, prepared.heads
+    config, heads, dataset = prepared.config, prepared.heads, prepared.dataset
+    settings = config.settings
     results.write_config(directory, config)
+    print(_describe_link(directory, "seed-0"))
     try:
-        results.write_image_names(directory, prepared.image_names)
+        names = [dataset.names[i] for i in np.flatnonzero(dataset.validation)]
+        results.write_image_names(directory, names)
         # The reference is solved on one core while the others train.
         solving = None
         if not _is_whole(audit.read_reference, directory, config):
@@ -193,10 +203,12 @@ def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
         ranking = intervals.rank(experiment)
         runs.write_means(directory, experiment.runs)
         print(report.write(experiment, ranking), end="")
-        if config.settings.export:
-            export.export(experiment, ranking, Path(config.settings.export))
+        mistakes.write_contact_sheet(experiment, ranking, dataset)
+        if settings.export:
+            export.export(experiment, ranking, list(map(Path, settings.export)))
     except REFUSALS as error:
         raise UnfinishedError(describe_error(error, directory)) from error
+    print(_describe_link(directory, "mean" if settings.seeds > 1 else "seed-0"))
 
 
 def describe_error(error: Exception, place: str | Path = "a file") -> str:

@@ -1,18 +1,21 @@
 """Exports the best schedule's whole model: uint8 images in, probabilities out.
 
-The `.keras` file holds class_names.json, too: the names of the outputs, a list of strings.
+`.keras` is for Keras, `.tflite` for phones and whatever else runs LiteRT. Both are ZIP archives,
+too, and hold labels.txt: the names of the outputs, one a line.
 """
 
-import json
+import hashlib
 import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+import files
 import model
 from intervals import Ranking
-from results import HEAD, Experiment, ExperimentError, run_directory
+from results import EXPORTS, HEAD, Experiment, ExperimentError, run_directory
+from tensorflow_setup import keras
 
 
 def require_free(path: Path) -> None:
@@ -23,34 +26,55 @@ def require_free(path: Path) -> None:
         raise ExperimentError(f"--export {path}: there is no folder {path.parent}")
 
 
-def export(experiment: Experiment, ranking: Ranking, path: Path) -> None:
-    """Write the model of the best schedule's first seed to a `.keras` file.
+def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
+    """Write the model of the best schedule's first seed to `.keras` and `.tflite` files.
 
     The lowest seed, not the run that happens to be best on the validation images: that would
-    choose by what it is judged by. An experiment that is resumed may have its model already.
+    choose by what it is judged by. An experiment that is resumed may have its models already.
+    Raises ExperimentError where a file that is not this experiment's is in the way.
     """
-    # Of this experiment, so that a resume finds and replaces what a killed process left.
-    temporary = path.with_name(f".{experiment.directory.absolute().name}.{path.name}")
-    temporary.unlink(missing_ok=True)
-    if path.exists():
-        return
     if not ranking.runs:
-        raise ExperimentError(f"--export {path}: every run diverged, so none is best")
+        raise ExperimentError(f"--export {paths[0]}: every run diverged, so none is best")
     label, best = next(iter(ranking.runs.items()))
-    result = best[0].result
-    run = run_directory(experiment.directory, label, result.seed)
-    with np.load(run / HEAD, allow_pickle=False) as head:
+    seed = best[0].result.seed
+    with np.load(run_directory(experiment.directory, label, seed) / HEAD) as head:
         kernel, bias = head["kernel"], head["bias"]
-    settings = experiment.config.settings
-    preparation = settings.image_size, settings.preprocessing, settings.weights
-    whole = model.join_model(kernel, bias, *preparation, settings.dropout)
-    # Keras writes a file piece by piece, and a link is made only where there is no file yet.
-    try:
-        whole.save(temporary)
-        names = json.dumps(experiment.config.data.class_names, ensure_ascii=False)
-        with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr("class_names.json", names)
-        os.link(temporary, path)
-    finally:
+    of = experiment.config.settings
+    preparation = of.image_size, of.preprocessing, of.weights
+    whole = model.join_model(kernel, bias, *preparation, of.dropout)
+    record = experiment.directory / EXPORTS
+    exported = files.read_json(record) if record.exists() else {}
+    for path in paths:
+        # Of this experiment, so that a resume finds and replaces what a killed process left.
+        temporary = path.with_name(f".{experiment.directory.absolute().name}.{path.name}")
         temporary.unlink(missing_ok=True)
-    print(f"model of {label} seed {result.seed}: {path}")
+        try:
+            if not path.exists():
+                _write(temporary, whole, path.suffix, experiment.config.data.class_names)
+                # Before the file has its name: whoever finds it knows whose it is.
+                exported[str(path)] = _digest(temporary)
+                files.write_json(record, exported)
+                # Unlike a renamed file, a link never replaces what another process wrote meanwhile.
+                os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink(missing_ok=True)
+        if exported.get(str(path)) != _digest(path):
+            way_on = "is not this experiment's; move it away"
+            raise ExperimentError(f"--export {path} exists and {way_on}")
+        print(f"model of {label} seed {seed}: {path}")
+
+
+def _write(path: Path, whole: keras.Model, suffix: str, class_names: list[str]) -> None:
+    if suffix == ".keras":
+        whole.save(path)
+    else:
+        path.write_bytes(model.convert_whole(whole))
+    # As in TensorFlow Lite's metadata, the archive is appended to the flatbuffer.
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "\n".join(class_names))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

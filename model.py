@@ -120,9 +120,15 @@ def litert_graphs(image_size: int, kind: str, weights: str) -> tuple[bytes, byte
     return _convert(first, None, tf.uint8), _convert(second, image_size, tf.float32)
 
 
+def convert_whole(whole: keras.Model) -> bytes:
+    """Return what join_model made as one LiteRT flatbuffer, for one image at a time of any size."""
+    return _convert(whole, None, tf.uint8)
+
+
 def _convert(part: keras.Model, size: int | None, dtype: tf.DType) -> bytes:
-    weights = [variable.numpy() for variable in part.non_trainable_variables]
-    function = tf.function(lambda x: part.stateless_call([], weights, x, training=False)[0])
+    kinds = part.trainable_variables, part.non_trainable_variables
+    weights = [[variable.numpy() for variable in kind] for kind in kinds]
+    function = tf.function(lambda x: part.stateless_call(*weights, x, training=False)[0])
     traced = function.get_concrete_function(tf.TensorSpec((1, size, size, 3), dtype))
     # The weights are constants already. TensorFlow 2's converter would look for variables, which
     # takes longer than the conversion and gives the same numbers.

@@ -51,7 +51,7 @@ def comparison_plot(experiment: Experiment, ranking: Ranking) -> bytes:
     """Return comparison.svg: validation accuracy, validation loss and rate of every schedule."""
     schedules, runs = experiment.config.schedules, ranking.runs
     colours = _colours(schedules)
-    figure = _figure((11, 5.8), experiment.config.data.name)
+    figure = new_figure((11, 5.8), experiment.config.data.name)
     names = [["accuracy", "loss"], ["accuracy", "rate"]]
     panels, legend = figure.subplot_mosaic(names, width_ratios=[5, 4]), {}
     for label, finished in runs.items():
@@ -79,7 +79,7 @@ def comparison_plot(experiment: Experiment, ranking: Ranking) -> bytes:
     for axes in panels.values():
         _name_epochs(axes, max(map(len, schedules.values())))
     figure.legend(legend.values(), legend, loc="outside lower left", ncols=3)
-    return _svg(figure)
+    return render(figure)
 
 
 @styled
@@ -93,7 +93,7 @@ def tuning_plot(experiment: Experiment) -> bytes:
     means, colours = {label: of.mean(axis=0) for label, of in losses.items()}, _colours(schedules)
     top = 1.6 * max(map(np.nanmin, means.values()), default=0) or 1
     low = min(map(np.nanmin, losses.values()), default=0) - 0.03 * top
-    figure = _figure((6.6, 4.8), f"{experiment.config.data.name}: how high should the rate be?")
+    figure = new_figure((6.6, 4.8), f"{experiment.config.data.name}: how high should the rate be?")
     axes, legend, cut_off = figure.add_subplot(xscale="log", ylim=(low, top)), {}, 0
     mark = functools.partial(axes.plot, linestyle="", markersize=9, markeredgewidth=2.5)
     for label, mean in means.items():
@@ -117,7 +117,7 @@ def tuning_plot(experiment: Experiment) -> bytes:
     kind = "Loss on held-out training images, each schedule's peak on a grid"
     axes.set_title(f"{kind}\n{_averaging([experiment.tuning])}")
     figure.legend(legend.values(), legend, loc="outside lower left", ncols=2)
-    return _svg(figure)
+    return render(figure)
 
 
 @styled
@@ -126,7 +126,7 @@ def spread_plot(ranking: Ranking) -> bytes:
     best, ahead = next(iter(ranking.runs)), ranking.ahead
     rows, means = np.arange(len(ahead))[::-1], [interval.mean for interval in ahead.values()]
     look = {"capsize": 4, "linewidth": 3, "fmt": "o", "markersize": 7}
-    figure = _figure((8, 2 + 0.55 * len(ahead)), f"How sure is {best} ahead?")
+    figure = new_figure((8, 2 + 0.55 * len(ahead)), f"How sure is {best} ahead?")
     axes = figure.add_subplot()
     for images, width, shift in (("", "over_seeds", 0.14), (" and images", "half_width", -0.14)):
         widths = [getattr(interval, width) for interval in ahead.values()]
@@ -139,7 +139,7 @@ def spread_plot(ranking: Ranking) -> bytes:
     axes.set_title("95 % intervals; one that crosses 0 shows no difference")
     axes.set_xlabel(f"final validation accuracy of {best} minus that of the other")
     figure.legend(loc="outside lower left", ncols=2)
-    return _svg(figure)
+    return render(figure)
 
 
 def _colours(labels: Iterable[str]) -> dict[str, str]:
@@ -147,7 +147,8 @@ def _colours(labels: Iterable[str]) -> dict[str, str]:
     return {label: f"C{i}" for i, label in enumerate(labels)}
 
 
-def _figure(size: tuple[float, float], title: str) -> Figure:
+def new_figure(size: tuple[float, float], title: str) -> Figure:
+    """Return a figure of so many inches with a title, which may hold any characters."""
     figure = Figure(figsize=size)
     # A file of XML cannot hold control characters.
     title = "".join(letter if letter.isprintable() else " " for letter in title)
@@ -155,13 +156,14 @@ def _figure(size: tuple[float, float], title: str) -> Figure:
     return figure
 
 
-def _svg(figure: Figure) -> bytes:
+def render(figure: Figure, form: str = "svg") -> bytes:
+    """Return a figure as a file, "svg" or "png"; the same figure gives the same bytes."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         # Names may be in any script; the font draws boxes for letters it lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        nothing = {"Date": None, "Creator": None}
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        nothing = dict.fromkeys(["Date", "Creator"] if form == "svg" else ["Software"])
+        figure.savefig(file, format=form, transparent=True, metadata=nothing)
     return file.getvalue()
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import cli
 import files
 import intervals
+import mistakes
 import plots
 from audit import audit
 from intervals import Comparison, Interval, Ranking
@@ -236,6 +237,10 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
     if data.left_out:
         named = ", ".join(data.left_out[:LISTED]) + ", …" * (len(data.left_out) > LISTED)
         about.append(f"Left out, because damaged: {len(data.left_out):,} images ({named}).")
+    found = [findings(ranking)]
+    if ranking.runs:
+        (best, runs), classes = next(iter(ranking.runs.items())), map(escape, data.class_names)
+        found.append(mistakes.describe(runs, name(best, len(runs)), list(classes)))
     tuned, said = config.settings.tune, [headline(experiment, ranking)]
     said += tuning_remarks(experiment, ranking) if tuned else []
     return SUMMARY.format(
@@ -243,7 +248,7 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
         headline=". ".join(said),
         tuning="\n![Loss on held-out training images by peak rate](tuning.svg)\n" * tuned,
         table=results_table(experiment, ranking),
-        findings=findings(ranking),
+        findings="\n".join(filter(None, found)),
         spread="\n![How sure: seeds, and seeds and images](spread.svg)\n"
         * bool(ranking.ahead and ranking.seeds > 1),
         tuned=TUNED.format(epochs=max(map(len, config.schedules.values()))) * tuned,
@@ -263,6 +268,8 @@ def write(experiment: Experiment, ranking: Ranking) -> str:
         written["tuning.svg"] = plots.tuning_plot(experiment)
     if ranking.ahead and ranking.seeds > 1:
         written["spread.svg"] = plots.spread_plot(ranking)
+    if ranking.runs:
+        written |= mistakes.report_files(experiment, ranking)
     written["summary.md"] = summarise(experiment, ranking)
     for name, content in written.items():
         files.write_atomically(experiment.directory / name, content)

@@ -10,6 +10,7 @@
     NAME/SCHEDULE/mean/                  event files: the mean over seeds, written at the end
     NAME/tuning/seed-K.json              with --tune: the grid of peaks, and the chosen ones
     NAME/reference.json, reference.npz   the logistic regression on the same features
+    NAME/exports.json                    sha256 of each exported file, by path
 
 runs.py puts runs in place, events.py knows event files, report.py adds summary.md and SVGs.
 """
@@ -32,6 +33,7 @@ from settings import Settings
 FORMAT = 4  # raise it when what is stored, or how a run is computed, changes
 CONFIG, RESULT, HEAD, VALIDATION = "config.json", "result.json", "head.npz", "validation.npz"
 REFERENCE, IMAGES = "reference.json", "validation-images.txt"
+EXPORTS = "exports.json"
 
 
 class ExperimentError(FileError):

@@ -54,6 +54,6 @@ class Settings:
     cache_dir: str = flag(".cache/features", "where features are kept", metavar="DIR")
     skip_damaged: bool = flag(False, "leave damaged images out instead of stopping",
         action="store_true")
-    export: str | None = flag(None, "write the best schedule's model: uint8 images in, "
-        "probabilities out", metavar="FILE.keras")
+    export: list[str] | None = flag(None, "write the best schedule's model to .keras and .tflite "
+        "files: uint8 images in, probabilities out", nargs="+", metavar="FILE")
     # fmt: on

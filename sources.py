@@ -180,7 +180,7 @@ def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
     if not os.path.isdir(folder):
         takes = "--data takes digits, tfds:NAME or a folder"
         raise DataError(f"{one_line(folder) or 'no name'}: no such folder; {takes}")
-    root = _scan(folder, frozenset(map(os.path.realpath, left_out)))
+    root = scan(folder, frozenset(map(os.path.realpath, left_out)))
     sides = _find_sides(root.innermost())
     nodes = [node for parent, _ in sides for node in parent.folders]
     unused = [node for node in root.below() if node.images and node not in nodes]
@@ -206,8 +206,11 @@ def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
     return Listing(root.name, source, entries, classes, notes)
 
 
-def _scan(folder: str, skip: frozenset[str]) -> Node:
-    """Return what is in a folder, without the folders whose real paths are in `skip`."""
+def scan(folder: str, skip: frozenset[str] = frozenset()) -> Node:
+    """Return what is in a folder, without the folders whose real paths are in `skip`.
+
+    Raises DataError.
+    """
     node = Node(folder, [], Counter(), [])
     # A link to a folder around it would never end.
     skip |= {os.path.realpath(folder)}
@@ -221,7 +224,7 @@ def _scan(folder: str, skip: frozenset[str]) -> Node:
             continue
         if os.path.isdir(path):
             if os.path.realpath(path) not in skip:
-                node.folders.append(_scan(path, skip))
+                node.folders.append(scan(path, skip))
         elif extension in EXTENSIONS:
             node.images.append(path)
         elif extension not in NOT_IMAGES:

@@ -60,8 +60,9 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
         parser.error(f"--name must be a plain folder name, got {given['name']!r}")
     if not records and given.get("data", Settings.data) == "digits":
         given.setdefault("image_size", DIGITS_SIZE)
-    if "export" in given and Path(given["export"]).suffix != ".keras":
-        parser.error(f"--export must end in .keras, got {given['export']}")
+    for path in given.get("export", ()):
+        if Path(path).suffix not in (".keras", ".tflite"):
+            parser.error(f"--export must end in .keras or .tflite, got {path}")
     return Settings(**given)
 
 
@@ -144,7 +145,6 @@ def main(arguments: list[str]) -> int:
         return cli.refuse("train.py", f"{error}; go on with: {resume_command(directory)}")
     except experiment.REFUSALS as error:
         return cli.refuse("train.py", experiment.describe_error(error))
-    print(f"\nlogs: {directory}; show them with: tensorboard --logdir {directory.parent}")
     return 0
 
 

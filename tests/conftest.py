@@ -15,6 +15,7 @@ from PIL import Image
 
 import events
 import files
+import results
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 PROJECT = Path(__file__).parents[1]
@@ -54,7 +55,8 @@ def images(tmp_path_factory):
 EXPERIMENT = [
     *("--schedule", "exp", "linear_warmup", "--seeds", "2", "--epochs", "3", "--batch-size", "4"),
     *("--lr", "1e-2", "--peak-lr", "1e-1", "--data", "images", "--image-size", "32"),
-    *("--validation-fraction", "0.4", "--name", "one", "--export", "model.keras"),
+    *("--validation-fraction", "0.4", "--name", "one"),
+    *("--export", "model.keras", "model.tflite"),
 ]
 RESUME = ["--resume", "tensorboard/one"]
 RUNS = [("exp", 0), ("exp", 1), ("linear_warmup", 0), ("linear_warmup", 1)]
@@ -87,6 +89,6 @@ def numbers(experiment):
         name = str(path.relative_to(experiment))
         if "tfevents" in name:
             found[name] = events.read_scalars(path.parent)
-        elif path.is_file() and path.name != files.LOCK:
+        elif path.is_file() and path.name not in (files.LOCK, results.EXPORTS):
             found[name] = path.read_bytes()
     return found

@@ -9,6 +9,8 @@ import numpy as np
 import audit
 import events
 import files
+import intervals
+import report
 import results
 from settings import Settings
 
@@ -108,6 +110,7 @@ def write_experiment(
     settings = Settings(list(rates), experiment.name, image_size=96, seeds=seeds, tune=bool(grids))
     config = results.Config(settings, rates, results.Data(**about | data), CONDITIONS, None, "3.11")
     results.write_config(experiment, config)
+    results.write_image_names(experiment, [f"image {i}" for i in range(IMAGES)])
     for seed, loss in enumerate(grids or []):
         tuning = results.Tuning(PEAKS, loss, loss, results.choose_peaks(PEAKS, loss))
         results.write_tuning(experiment, seed, tuning)
@@ -119,3 +122,9 @@ def write_experiment(
             if count is not None:
                 write_run(experiment, label, seed, count, loss, rates=planned, images=seed)
     return experiment
+
+
+def write_report(experiment: Path) -> str:
+    """Audit and report on an experiment; returns the summary."""
+    found = audit.audit(experiment)
+    return report.write(found, intervals.rank(found))

@@ -41,7 +41,7 @@ CASES = {
     "no rate": ({}, [*EXP, "--lr", "nan"], "--lr: must be a finite number > 0, got nan"),
     "a whole fraction": ({}, [*EXP, "--validation-fraction", "1"], "--validation-fraction: must"),
     "small images": ({}, [*EXP, "--image-size", "16"], "must be from 32 to 4,096, got 16"),
-    "another export": ({}, [*EXP, "--export", "x.h5"], "--export must end in .keras, got x.h5"),
+    "another export": ({}, [*EXP, "--export", "x.keras", "x.h5"], ".keras or .tflite, got x.h5"),
     "two sources": ({}, [*ON_PETS, "--train", "a"], "--data does not go with --train and --test"),
     "half of records": ({}, [*EXP, "--train", "a*"], "TFRecords need --train and --test"),
     "resume and more": ({}, ["--resume", "x", "--seeds", "9"], "--resume DIR takes no other flags"),

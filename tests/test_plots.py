@@ -7,8 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from experiment_files import write_experiment, write_reference, write_run
-from test_report import write
+from experiment_files import write_experiment, write_reference, write_report, write_run
 
 import plots
 from audit import audit
@@ -31,10 +30,10 @@ def test_odd_experiments_are_drawn_without_a_warning(tmp_path, right, rates):
     experiment = write_experiment(tmp_path / "x", right, rates=rates, name=name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write(experiment)
+        write_report(experiment)
     drawn = [path for path in experiment.rglob("*.svg") if ElementTree.parse(path)]
     seeds = max(map(len, right.values()))
-    assert len(drawn) == 1 + (len(right) > 1 and seeds > 1)
+    assert len(drawn) == 2 + (len(right) > 1 and seeds > 1)
 
 
 def test_a_schedule_that_diverged_and_one_that_is_missing_are_left_out(tmp_path):
@@ -43,9 +42,9 @@ def test_a_schedule_that_diverged_and_one_that_is_missing_are_left_out(tmp_path)
     write_reference(experiment)
     for seed in range(2):
         write_run(experiment, "linear", seed, 50, loss=math.nan)
-    write(experiment)
+    write_report(experiment)
     drawn = {path.relative_to(experiment).as_posix() for path in experiment.rglob("*.svg")}
-    assert drawn == {"comparison.svg"}
+    assert drawn == {"comparison.svg", "confusion.svg"}
     # Texts are drawn as paths, with the text as a comment beside them.
     comparison = (experiment / "comparison.svg").read_text(encoding="utf-8")
     assert f"<!-- {50.5 / 60:.4f}  exp -->" in comparison and "linear" not in comparison
@@ -53,7 +52,7 @@ def test_a_schedule_that_diverged_and_one_that_is_missing_are_left_out(tmp_path)
     for seed in range(2):
         write_run(experiment, "exp", seed, 50, loss=math.nan)
     (experiment / "reference.json").unlink()
-    assert "All finished runs diverged" in write(experiment)
+    assert "All finished runs diverged" in write_report(experiment)
 
 
 def test_the_plot_of_peaks_marks_minima_and_defaults_that_are_not_off_the_top(tmp_path):

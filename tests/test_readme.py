@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 from conftest import PROJECT
+from experiment_files import write_report
 
-import report
 import results
 import train
 
@@ -38,7 +38,7 @@ def test_the_tables_are_those_of_the_committed_summaries(marker, folder):
 @pytest.mark.parametrize("folder", COMMITTED)
 def test_a_committed_experiment_passes_its_audit_and_gives_its_summary(folder, tmp_path):
     copy = shutil.copytree(PROJECT / folder, tmp_path / "copy")
-    report.write(copy)
+    write_report(copy)
     for name in ("summary.md", "comparison.svg"):
         assert (copy / name).read_bytes() == (PROJECT / folder / name).read_bytes()
     config = results.read_config(copy)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from experiment_files import CONDITIONS, write_experiment, write_reference, write_run
+from experiment_files import CONDITIONS, write_experiment, write_reference, write_report, write_run
 
 import intervals
 import report
@@ -22,12 +22,6 @@ def summarise(experiment):
     """Return the summary of an experiment without drawing plots, which takes most of the time."""
     found = audit(experiment)
     return report.summarise(found, intervals.rank(found))
-
-
-def write(experiment):
-    """Audit and report on an experiment; returns the summary."""
-    found = audit(experiment)
-    return report.write(found, intervals.rank(found))
 
 
 def headline(summary):
@@ -243,8 +237,8 @@ def test_command_prints_the_summary_and_writes_the_same_bytes_each_time(tmp_path
     assert (done.returncode, done.stderr) == (0, "")
     paths = [path for path in experiment.rglob("*") if path.suffix in (".md", ".svg")]
     written = {path: path.read_bytes() for path in paths}
-    assert len(written) == 3
-    summary = write(experiment)
+    assert len(written) == 4
+    summary = write_report(experiment)
     assert done.stdout == summary.encode("ascii", "backslashreplace").decode()
     assert summary == (experiment / "summary.md").read_text(encoding="utf-8")
     assert written == {path: path.read_bytes() for path in written}

@@ -1,0 +1,112 @@
+"""Ask an exported model what images show: for each the class, its probability, and the second.
+
+python predict.py best.tflite photo.jpg photos/
+python predict.py best.tflite photos/ --json        # one JSON object a line
+"""
+
+import argparse
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import cli
+import sources
+import tasks
+from data import DamagedImage, decode
+
+Classifier = Callable[[np.ndarray], np.ndarray]  # uint8 (H, W, 3) to probabilities (classes,)
+
+
+def load_model(path: Path) -> tuple[list[str], Classifier]:
+    """Return class names and classifier of a file that --export wrote.
+
+    Raises OSError, KeyError, ValueError or zipfile.BadZipFile where it is another file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = archive.read("labels.txt").decode().split("\n")
+    if path.suffix == ".keras":
+        # A .tflite file answers without TensorFlow, whose import takes seconds.
+        from tensorflow_setup import keras
+
+        model = keras.saving.load_model(path)
+        return names, lambda pixels: model.predict_on_batch(pixels[None])[0]
+
+    # As in training it is optional.
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter, shape = Interpreter(str(path), num_threads=tasks.cores()), None
+    details = interpreter.get_input_details(), interpreter.get_output_details()
+    image_in, probabilities_out = (detail[0]["index"] for detail in details)
+
+    def classify(pixels: np.ndarray) -> np.ndarray:
+        nonlocal shape
+        if pixels.shape != shape:
+            shape = pixels.shape
+            interpreter.resize_tensor_input(image_in, (1, *shape))
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(image_in, pixels[None])
+        interpreter.invoke()
+        return interpreter.get_tensor(probabilities_out)[0]
+
+    return names, classify
+
+
+def find_images(place: str) -> list[str]:
+    """Return the images in a folder and below it, as training does; an image alone is itself.
+
+    Raises sources.DataError.
+    """
+    if not os.path.isdir(place):
+        return [place]
+    found = [image for node in sources.scan(place).below() for image in node.images]
+    if not found:
+        raise sources.DataError(f"{place}: no {' '.join(sources.EXTENSIONS)} in this folder")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a line for each image; return 1 if an image is damaged, 2 if nothing can be done."""
+    title, _, examples = __doc__.partition("\n\n")
+    form = argparse.RawTextHelpFormatter
+    parser = cli.Parser("predict.py", description=title, epilog=examples, formatter_class=form)
+    parser.add_argument("model", type=Path, help="a .tflite or .keras file of train.py --export")
+    parser.add_argument("images", nargs="+", help="images, or folders of images")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    given = parser.parse_args(arguments)
+    try:
+        paths = [path for place in given.images for path in find_images(place)]
+        names, classify = load_model(given.model)
+    except sources.DataError as error:
+        return cli.refuse("predict.py", error)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        way_on = "give a .tflite or .keras file that train.py --export wrote"
+        return cli.refuse("predict.py", f"{given.model}: {reason}; {way_on}")
+    status, source = 0, sources.FileParts([(path, 0, -1) for path in paths])
+    for path, encoded in zip(paths, source.read(range(len(paths))), strict=True):
+        try:
+            probabilities = classify(decode(encoded))
+        except DamagedImage as error:
+            print(f"predict.py: {sources.one_line(path)}: {error}", file=sys.stderr)
+            status = 1
+            continue
+        # Of equal ones the first, as in training.
+        first, second = np.argsort(-probabilities, kind="stable")[:2].tolist()
+        top = float(probabilities[first])
+        answer = {"class": names[first], "probability": top, "second": names[second]}
+        if given.json:
+            print(json.dumps({"path": path} | answer))
+        else:
+            print(f"{sources.one_line(path)}: {names[first]} {top:.4f}, then {names[second]}")
+    return status
+
+
+if __name__ == "__main__":
+    cli.set_up_streams()
+    cli.silence_native_stderr()
+    sys.exit(main())

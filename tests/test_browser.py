@@ -1,0 +1,70 @@
+"""The links that train.py prints open in a browser with one curve a schedule."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+# On GitHub's runners the driver is that of Chrome.
+BROWSER = shutil.which("google-chrome") or shutil.which("chromium")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="needs chromium and chromedriver (Debian: chromium-driver)"
+)
+
+
+ROWS, CURVES = "runs-data-table tb-data-table-content-row", "line-chart .series-view > svg > path"
+
+
+@pytest.fixture
+def server(whole, tmp_path):
+    """The address of a TensorBoard that shows the experiment."""
+    line = [sys.executable, "-m", "tensorboard.main", "--logdir", whole / "tensorboard/one"]
+    log, end = tmp_path / "log", time.monotonic() + 60
+    with log.open("w") as file:  # Port 0: the server takes a free one and says which.
+        options = {"stdout": file, "stderr": file}
+        process = subprocess.Popen([*line, "--port", "0", "--host", "127.0.0.1"], **options)
+    try:
+        while not (address := re.search(r"TensorBoard \S+ at (http://[\d.:]+/)", log.read_text())):
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        yield address[1]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    # Without WebGL, TensorBoard draws each curve as a path of SVG, which can be counted.
+    for flag in ("headless=new", "no-sandbox", "disable-3d-apis", "window-size=1600,1200"):
+        options.add_argument(f"--{flag}")
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def test_each_link_shows_one_named_curve_a_schedule(whole, server, browser):
+    def look():
+        """Return the names of the runs that are listed, and the number of curves."""
+        names = [row.text.strip() for row in browser.find_elements("css selector", ROWS)]
+        return names, len(browser.find_elements("css selector", CURVES))
+
+    links = re.findall(r"http://localhost:6006/(\S+)", (whole / "stdout").read_text())
+    for link, run in zip(links, ("seed-0", "mean"), strict=True):
+        wanted = [f"{label}/{run}/validation" for label in ("exp", "linear_warmup")], 2
+        browser.get("about:blank")
+        browser.get(server + link)
+        end = time.monotonic() + 60
+        while look() != wanted:
+            assert time.monotonic() < end, look()
+            time.sleep(0.5)
+        # Nor do others come later.
+        time.sleep(1)
+        assert look() == wanted
