@@ -9,12 +9,10 @@ import os
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
 import files
 import model
 from intervals import Ranking
-from results import EXPORTS, HEAD, Experiment, ExperimentError, run_directory
+from results import EXPORTS, HEAD, Experiment, ExperimentError, read_arrays, run_directory
 from tensorflow_setup import keras
 
 
@@ -37,8 +35,12 @@ def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
         raise ExperimentError(f"--export {paths[0]}: every run diverged, so none is best")
     label, best = next(iter(ranking.runs.items()))
     seed = best[0].result.seed
-    with np.load(run_directory(experiment.directory, label, seed) / HEAD) as head:
-        kernel, bias = head["kernel"], head["bias"]
+    head = run_directory(experiment.directory, label, seed) / HEAD
+    try:
+        kernel, bias = read_arrays(head, "kernel", "bias")
+    except ExperimentError as error:
+        way_on = f"remove {head.parent}, and --resume makes it again"
+        raise ExperimentError(f"{error}; {way_on}") from None
     of = experiment.config.settings
     preparation = of.image_size, of.preprocessing, of.weights
     whole = model.join_model(kernel, bias, *preparation, of.dropout)

@@ -228,13 +228,18 @@ def read_result(run: Path) -> Result:
     return from_json(Result, files.read_json(run / RESULT), run / RESULT)
 
 
-def read_outputs(path: Path, data: Data) -> Outputs:
-    """Return the outputs in an .npz file; raises ExperimentError unless they fit the data."""
+def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
+    """Return the arrays of these names in an .npz file; raises ExperimentError."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            outputs = Outputs(**{name: arrays[name] for name in ("predicted", "label", "loss")})
+            return [arrays[name] for name in names]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ExperimentError(f"{path} cannot be read: {error}") from None
+
+
+def read_outputs(path: Path, data: Data) -> Outputs:
+    """Return the outputs in an .npz file; raises ExperimentError unless they fit the data."""
+    outputs = Outputs(*read_arrays(path, "predicted", "label", "loss"))
     count = sum(data.validation)
     if any(array.shape != (count,) for array in vars(outputs).values()):
         raise ExperimentError(f"{path} does not hold {count} validation images")

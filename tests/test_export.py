@@ -78,6 +78,15 @@ def test_a_model_that_is_there_already_stays_and_another_file_is_refused(experim
     assert path.read_bytes() == b"another"
 
 
+def test_a_damaged_head_is_named_with_what_to_do(experiment, tmp_path):
+    head = run_directory(experiment.directory, "exp", 0) / HEAD
+    whole = head.read_bytes()
+    head.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ExperimentError, match=r"head\.npz cannot be read.*; remove .*seed-0, and"):
+        export.export(experiment, intervals.rank(experiment), [tmp_path / "b.keras"])
+    head.write_bytes(whole)
+
+
 def test_of_two_exports_to_one_name_at_once_the_first_stays_and_the_second_is_refused(
     experiment, tmp_path
 ):
