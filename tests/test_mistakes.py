@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from conftest import run_command
 from experiment_files import IMAGES, LABEL, write_experiment, write_report, write_run
+from image_files import encode, write
 from PIL import Image
 
+import data
+import intervals
 import mistakes
 import sources
 from audit import audit
@@ -40,8 +43,28 @@ def test_wrong_labels_of_digits_are_first_among_the_suspects(tmp_path):
         assert predicted == labels[row] or row not in wrong
     losses = [float(loss) for *_, loss in suspects]
     assert losses == sorted(losses, reverse=True) and 6 <= len(losses) <= 24
-    with Image.open(tmp_path / "tensorboard/x/suspects.png") as sheet:
-        assert sheet.format == "PNG" and sheet.width > 800
+    assert (tmp_path / "tensorboard/x/suspects.png").exists()
+
+
+def test_the_contact_sheet_shows_the_suspects_and_no_other_image(tmp_path):
+    path = write_experiment(tmp_path / "x", {"exp": [40] * 3})
+    for seed in range(3):
+        # The same images are wrong for every seed.
+        write_run(path, "exp", seed, 40)
+    experiment = audit(path)
+    suspects = {of.image for of in mistakes.find_suspects(experiment.runs["exp"])}
+    red, green, blue = ([255, 0, 0], [0, 255, 0], [0, 0, 255])
+    for row in range(IMAGES):
+        colour, folder = blue if row in suspects else green, f"{row // 20}"
+        pictures = {f"train/{folder}/{row:02}.png": red, f"val/{folder}/{row:02}.png": colour}
+        write(tmp_path / "images", {name: encode(np.full((8, 9, 3), of, np.uint8))
+            for name, of in pictures.items()})  # fmt: skip
+    dataset = data.load(str(tmp_path / "images"))
+    mistakes.write_contact_sheet(experiment, intervals.rank(experiment), dataset)
+    with Image.open(path / "suspects.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    counts = [np.sum(np.all(pixels == colour, axis=-1)) for colour in (red, green, blue)]
+    assert counts[:2] == [0, 0] and counts[2] > len(suspects) * 100 * 100
 
 
 @pytest.fixture
