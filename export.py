@@ -52,13 +52,14 @@ def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
         temporary.unlink(missing_ok=True)
         try:
             if not path.exists():
-                _write(temporary, whole, path.suffix, experiment.config.data.class_names)
+                _write(temporary, whole, experiment.config.data.class_names)
                 # Before the file has its name: whoever finds it knows whose it is.
                 exported[str(path)] = _digest(temporary)
                 files.write_json(record, exported)
                 # Unlike a renamed file, a link never replaces what another process wrote meanwhile.
                 os.link(temporary, path)
         except FileExistsError:
+            # What is there now is compared with the record.
             pass
         finally:
             temporary.unlink(missing_ok=True)
@@ -68,8 +69,8 @@ def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
         print(f"model of {label} seed {seed}: {path}")
 
 
-def _write(path: Path, whole: keras.Model, suffix: str, class_names: list[str]) -> None:
-    if suffix == ".keras":
+def _write(path: Path, whole: keras.Model, class_names: list[str]) -> None:
+    if path.suffix == ".keras":
         whole.save(path)
     else:
         path.write_bytes(model.convert_whole(whole))
