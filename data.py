@@ -12,7 +12,7 @@ import numpy as np
 
 import sources
 from decoding import DamagedImage, decode, decode_with_remarks
-from sources import DataError, Listing, Source, digest, problem_list
+from sources import DataError, Listing, Source, digest, join_some, problem_list
 
 __all__ = ["DamagedImage", "decode", "decode_with_remarks"]
 
@@ -119,10 +119,7 @@ def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
     for row, name in zip(dataset.rows.tolist(), dataset.names, strict=True):
         for remark in remarks[row].split("; ") if row in remarks else ():
             found[remark].append(name)
-    return [
-        f"images that {kind}: {len(have)} ({sources.join_some(have)})"
-        for kind, have in found.items()
-    ]
+    return [f"images that {kind}: {len(have)} ({join_some(have)})" for kind, have in found.items()]
 
 
 def _make_dataset(listing: Listing, rows: np.ndarray, fraction: float, notes: list[str]) -> Dataset:

@@ -1,8 +1,7 @@
 """Sources of images that need TensorFlow: TFRecord files, and the data sets of TFDS.
 
-The first pass over a TFRecord file verifies its checksums and notes where in the file each encoded
-image lies, so that reading an image later touches none of the others. A TFDS data set is read in
-the same way if it is stored as TFRecord.
+The first pass over a TFRecord file verifies its checksums and notes where in the file each image
+lies, so that reading it later touches no other. TFDS data sets stored as TFRecord are read alike.
 """
 
 import glob
@@ -37,19 +36,14 @@ def list_tfrecords(train: str, test: str) -> Listing:
             raise DataError(f"{flag} {pattern!r} matches no file")
         files += [(path, validation) for path in paths]
     name = one_line(os.path.basename(os.path.dirname(os.path.abspath(train)))) or "TFRecords"
-    return _list_files(name, files, KEYS)
+    return _list_files(name, files, KEYS, None)
 
 
-def _list_files(
-    name: str,
-    files: list[tuple[str, bool | None]],
-    keys: Sequence[str],
-    classes: dict[int, str] | None = None,
-) -> Listing:
-    """Return what is in TFRecord files, each with its side; raises DataError.
+def _list_files(name: str, files: list, keys: Sequence[str], classes: dict | None) -> Listing:
+    """Return what is in TFRecord files; raises DataError.
 
-    `keys` are those of image and label. `classes` is {label: name}; None: all integers that occur,
-    named by TEXT_KEY if it tells names.
+    `files` are (path, validation or not), `keys` those of image and label, `classes` {label: name};
+    None: all integers that occur, named by TEXT_KEY if it tells names.
     """
     places, entries, problems, notes, texts = [], [], [], [], defaultdict(set)
     example, wanted = tf.train.Example(), classes or range(2**63)
