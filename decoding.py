@@ -7,12 +7,11 @@ import warnings
 
 import numpy as np
 import simplejpeg
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 # 150 MB once decoded. A phone's largest photograph has 48 million pixels.
 MAX_PIXELS, MAX_SIDE = 50_000_000, 65_535
-EXIF_ORIENTATION = 0x0112
 TURNED = "are turned by their EXIF orientation, which is ignored as by TensorFlow"
 HARMLESS = "have faults that cost no pixels"
 SURPLUS = "have surplus bytes and may be damaged"
@@ -64,7 +63,7 @@ def decode_with_remarks(encoded: bytes | OSError) -> tuple[np.ndarray, str | Non
     remarks = [remark] if remark else []
     # Damaged EXIF data raise anything, and turn nothing.
     with contextlib.suppress(Exception):
-        if image.getexif().get(EXIF_ORIENTATION) in range(2, 9):
+        if image.getexif().get(ExifTags.Base.Orientation) in range(2, 9):
             remarks.append(TURNED)
     return pixels, "; ".join(remarks) or None
 

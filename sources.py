@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-# A note names so many things and counts the others.
-NAMED = 10
+NAMED = 10  # a note names so many things and counts the others
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # These lie beside images and are not worth a note.
 NOT_IMAGES = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".db", ".ini", ".log")
@@ -146,10 +145,8 @@ class Node:
     def split(self) -> str | None:
         """The split whose name the folder has."""
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower()
-        for split, names in SPLITS.items():
-            if re.search(rf"(?<![a-z])({names})(set|data|images)?(?![a-z])", words):
-                return split
-        return None
+        pattern = r"(?<![a-z])({})(set|data|images)?(?![a-z])"
+        return next((key for key in SPLITS if re.search(pattern.format(SPLITS[key]), words)), None)
 
     @property
     def classes(self) -> set[str]:
