@@ -119,6 +119,10 @@ def one_scan_twice(jpeg):
     return jpeg[:second] + jpeg[first:]
 
 
+TWICE = {"save_all": True, "append_images": [Image.fromarray(PIXELS)]}
+# A frame of three components with a scan of the first only.
+ONE_SCAN = encode(GREY, "JPEG").replace(b"\1\1\x11\0", b"\3\1\x11\0\2\x11\0\3\x11\0", 1)
+ONE_SCAN = ONE_SCAN.replace(b"\xff\xc0\0\x0b", b"\xff\xc0\0\x11")
 REVISION = JPEG[:11] + b"\0\0" + JPEG[13:]
 PHONE = JPEG[: SCAN + 12] + b"\0" + JPEG[SCAN + 13 :]
 WITHOUT_LOSS = {
@@ -133,11 +137,12 @@ WITHOUT_LOSS = {
     "bytes between segments": (JPEG[:20] + bytes(9) + JPEG[20:], SURPLUS),
     "bytes before the end of CMYK": (CMYK[:-2] + bytes(99) + END, SURPLUS),
     "two at once": (REVISION[:-2] + bytes(99) + END, SURPLUS),
-    "none, in a phone's file of two pictures": (two_frames("MPO"), None),
+    "none, in a phone's file of two pictures": (encode(PIXELS, "MPO", **TWICE), None),
 }
 LOSS = {
     "end of file": JPEG[:-60],
     "end of file, progressive": PROGRESSIVE[:-2],
+    "end of file, two scans": ONE_SCAN[:-2],
     "end of data": JPEG[:-60] + END,
     "end of CMYK data": CMYK[:-60] + END,
     "behind an unknown revision": REVISION[:-60] + END,
