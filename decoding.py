@@ -87,10 +87,11 @@ def _decode_jpeg(image: Image.Image, encoded: bytes) -> tuple[np.ndarray, str | 
         remark = next((WARNINGS[text] for text in WARNINGS if re.search(text, str(error))), None)
         if remark is None:
             raise
-        # libjpeg tells only its first warning: behind it Pillow sees the end of a cut file, but
-        # nobody sees other faults.
-        image.load()
-        pixels = simplejpeg.decode_jpeg(encoded, colors, fastdct=True, strict=False)
+        # simplejpeg stops at warnings of the header. Pillow goes on, with the exact transform, and
+        # sees where a file is cut. Other faults behind a harmless first warning are not seen.
+        pixels = np.asarray(image.convert(colors))
+        # Pillow inverts CMYK.
+        pixels = 255 - pixels if colors == "CMYK" else pixels
     if colors == "CMYK":
         # As tf.io.decode_jpeg does. Adobe stores light instead of ink.
         light = (pixels if "adobe" in image.info else 255 - pixels).astype(np.uint16)

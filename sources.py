@@ -148,10 +148,10 @@ def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
         takes = "--data takes digits, tfds:NAME or a folder"
         raise DataError(f"{root or 'no name'}: no such folder; {takes}")
     folders = list(_scan(folder, (), frozenset(map(os.path.realpath, left_out))))
-    unreadable = [f"{one_line(each.path)} cannot be read: {each.error}" for each in folders]
-    unreadable = [text for text, each in zip(unreadable, folders, strict=True) if each.error]
-    if unreadable:
-        raise DataError(problem_list(root, unreadable))
+    broken = [each for each in folders if each.error]
+    if broken:
+        problems = [f"{one_line(each.path)} cannot be read: {each.error}" for each in broken]
+        raise DataError(problem_list(root, problems))
     sides = _find_sides({each.parts: len(each.images) for each in folders if each.images})
     inside = [each for side in sides for each in folders if each.parts and each.parts[:-1] == side]
     classes = [each for each in inside if each.images]
@@ -168,11 +168,16 @@ def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
         used = " and ".join(one_line(os.path.join(folder, *side)) for side in sides)
         unused = f"; not in them, so not used: {places}" if places else ""
         notes.append(f"images are taken from the class folders in {used}{unused}")
-    depths = {each.parts[:depth] for each in rest for depth in range(len(each.parts) + 1)}
-    empty = [each for each in inside if not each.images and each.parts not in depths]
+    empty = [
+        each
+        for each in inside
+        if not any(
+            each.parts == other.parts[: len(each.parts)] for other in folders if other.images
+        )
+    ]
     if empty:
         names = join_some(one_line(each.path) for each in empty)
-        notes.append(f"folders without images, so not classes: {names}")
+        notes.append(f"folders without images are not classes: {names}")
     source = FileParts([(path, 0, -1) for each in classes for path in each.images])
     encoded, entries = source.read(range(len(source.places))), []
     for each in classes:
@@ -233,19 +238,19 @@ def _find_sides(images: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], boo
     around, splits = {}, {}
     for parent in fullest:
         named = [depth for depth, name in enumerate(parent) if _split(name)]
-        if named:
-            around[parent], splits[parent] = parent[: named[0]], _split(parent[named[-1]])
-    train = next((parent for parent in fullest if splits.get(parent) == "train"), None)
+        around[parent] = parent[: named[0]] if named else parent
+        splits[parent] = _split(parent[named[-1]]) if named else None
+    train = next((parent for parent in fullest if splits[parent] == "train"), None)
     if train is not None:
         inside, siblings = sum(parents[train].values()), parents.get(around[train], {})
         plain = [count for name, count in siblings.items() if not _split(name)]
-        is_class = len(plain) > 1 and sum(plain) > inside
-        # A class named train has its images directly in it.
-        if not is_class and inside > siblings.get(train[len(around[train])], 0):
+        loose = siblings.get(train[len(around[train])], 0)
+        # A class named train is among other classes, or has its images directly in it.
+        if inside > loose and (len(plain) < 2 or inside > sum(plain)):
             for wanted in ("validation", "test"):
                 for other in fullest:
-                    shared = parents[train].keys() & parents[other].keys()
-                    if splits.get(other) == wanted and around[other] == around[train] and shared:
+                    beside = splits[other] == wanted and around[other] == around[train]
+                    if beside and parents[train].keys() & parents[other].keys():
                         return {train: False, other: True}
             return {train: None}
     for parent in fullest[:1]:
