@@ -148,16 +148,16 @@ def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
         takes = "--data takes digits, tfds:NAME or a folder"
         raise DataError(f"{root or 'no name'}: no such folder; {takes}")
     folders = list(_scan(folder, (), frozenset(map(os.path.realpath, left_out))))
-    broken = [each for each in folders if each.error]
-    if broken:
+    if broken := [each for each in folders if each.error]:
         problems = [f"{one_line(each.path)} cannot be read: {each.error}" for each in broken]
         raise DataError(problem_list(root, problems))
-    sides = _find_sides({each.parts: len(each.images) for each in folders if each.images})
+    counts = {each.parts: len(each.images) for each in folders if each.images}
+    sides = _find_sides(counts)
     inside = [each for side in sides for each in folders if each.parts and each.parts[:-1] == side]
     classes = [each for each in inside if each.images]
     rest = [each for each in folders if each.images and each not in classes]
     places = join_some(f"{len(each.images)} in {one_line(each.path)}" for each in rest)
-    others = sum((each.others for each in classes or folders), Counter())
+    others = sum((each.others for each in inside or folders), Counter())
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
     notes = [f"{kinds} files are not read"] if kinds else []
     if not sides:
@@ -168,16 +168,9 @@ def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
         used = " and ".join(one_line(os.path.join(folder, *side)) for side in sides)
         unused = f"; not in them, so not used: {places}" if places else ""
         notes.append(f"images are taken from the class folders in {used}{unused}")
-    empty = [
-        each
-        for each in inside
-        if not any(
-            each.parts == other.parts[: len(each.parts)] for other in folders if other.images
-        )
-    ]
-    if empty:
-        names = join_some(one_line(each.path) for each in empty)
-        notes.append(f"folders without images are not classes: {names}")
+    filled = {path[:depth] for path in counts for depth in range(len(path) + 1)}
+    if empty := [one_line(each.path) for each in inside if each.parts not in filled]:
+        notes.append(f"folders without images are not classes: {join_some(empty)}")
     source = FileParts([(path, 0, -1) for each in classes for path in each.images])
     encoded, entries = source.read(range(len(source.places))), []
     for each in classes:
@@ -200,10 +193,11 @@ def _scan(path: str, parts: tuple[str, ...], skip: frozenset[str]) -> Iterator[F
     except OSError as error:
         yield Folder(path, parts, [], Counter(), error.strerror)
         return
-    entries = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
     images, others, folders = [], Counter(), []
     for entry in entries:
         extension = os.path.splitext(entry.name)[1].lower()
+        if entry.name.startswith((".", "__MACOSX")):
+            continue
         if entry.is_dir():
             folders.append(entry)
         # A link that leads nowhere is a damaged image; a named pipe would block.
@@ -230,9 +224,8 @@ def _find_sides(images: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], boo
     `images` is {folder: number of images directly in it}; of several folders the fullest counts.
     """
     parents = defaultdict(dict)
-    for parts, count in images.items():
-        if parts:
-            parents[parts[:-1]][parts[-1]] = count
+    for parts in filter(None, images):
+        parents[parts[:-1]][parts[-1]] = images[parts]
     fullest = sorted(parents, key=lambda parent: (-sum(parents[parent].values()), len(parent)))
     # What is around the folders of a split, and which split each folder belongs to.
     around, splits = {}, {}
@@ -253,13 +246,11 @@ def _find_sides(images: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], boo
                     if beside and parents[train].keys() & parents[other].keys():
                         return {train: False, other: True}
             return {train: None}
-    for parent in fullest[:1]:
-        names = parents[parent]
-        words = {re.sub(r"[\W\d_]", "", name.lower()) for name in names}
-        kinds = {_split(name) for name in names}
-        # train and test1, or train_1 and train_2: splits of loose images, not classes.
-        loose = None not in kinds and (len(kinds) > 1 or len(words) == 1)
-        # Of two folders with classes of their own, neither is chosen for the user.
-        if not loose and 2 * sum(names.values()) > sum(images.values()):
-            return {parent: None}
-    return {}
+    names = parents[fullest[0]] if fullest else {}
+    words = {re.sub(r"[\W\d_]", "", name.lower()) for name in names}
+    kinds = {_split(name) for name in names}
+    # train and test1, or train_1 and train_2: splits of loose images, not classes.
+    is_split = None not in kinds and (len(kinds) > 1 or len(words) == 1)
+    # Of two folders with classes of their own, neither is chosen for the user.
+    is_chosen = 2 * sum(names.values()) > sum(images.values()) and not is_split
+    return {fullest[0]: None} if is_chosen else {}

@@ -137,10 +137,11 @@ def test_classes_that_cannot_be_compared_are_all_named(tmp_path):
     assert one == "one: only one class has images; at least two are needed"
     both = {**classes(3, 3, 0, 2, prefix="train/"), **classes(3, 0, 4, prefix="val/")}
     assert refusal(write(tmp_path / "pets", {**both, "train/c/x.tif": b"x"})).split("\n  ") == [
-        "pets: 4 problems",
+        "pets: 5 problems",
         f"class b {LACKS.format(3, 0)}",
         f"class c {LACKS.format(0, 4)}",
         f"class d {LACKS.format(2, 0)}",
+        "1 .tif files are not read",
         f"folders without images are not classes: {tmp_path}/pets/train/c",
     ]
 
@@ -156,7 +157,7 @@ def test_remarks_are_counted_and_some_images_named(tmp_path):
 
 
 NAMES = [
-    ("train", "validation"), ("Training", "Valid"), ("TRAIN", "DEV"), ("train2017", "val2017"),
+    ("Training", "Valid"), ("TRAIN", "DEV"), ("train2017", "val2017"),
     ("seg_train/seg_train", "seg_test/seg_test"), ("asl_alphabet_train", "asl_alphabet_test"),
     ("MyTrain", "MyTest"), ("trainset", "testset"), ("training data", "holdout.1"),
     ("archive/data/train", "archive/data/eval"),
@@ -227,6 +228,7 @@ UNUSABLE = {
     "train alone": (loose("train"), f"{WHERE}ROOT/train"),
     "numbered splits": (loose("train_1", "train_2"), f"{WHERE}ROOT/train_1, 3 in ROOT/train_2"),
     "inside classes": (loose("a/train", "b/train"), f"{WHERE}ROOT/a/train, 3 in ROOT/b/train"),
+    "two data sets": (loose("x/a", "y/a"), f"{WHERE}ROOT/x/a, 3 in ROOT/y/a"),
     "other formats": ({"a/0.tif": b"x", "b/0.tif": b"x"}, "no images; 2 .tif files are not read"),
 }
 
@@ -244,6 +246,19 @@ def test_what_is_not_a_folder_is_refused(tmp_path):
     assert refusal("nul\0") == f"nul\\x00: {way_on}"
 
 
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs folders without access")
+def test_all_folders_that_cannot_be_read_are_named(tmp_path):
+    root = write(tmp_path, classes(3, 3, 3))
+    for name in "ab":
+        (tmp_path / name).chmod(0)
+    try:
+        told = [f"{root}/{name} cannot be read: Permission denied" for name in "ab"]
+        assert refusal(root).split("\n  ") == [f"{root}: 2 problems", *told]
+    finally:
+        for name in "ab":
+            (tmp_path / name).chmod(0o700)
+
+
 def test_what_lies_about_is_ignored_in_silence(tmp_path):
     litter = [".DS_Store", "._0.png", ".hidden.png", "Thumbs.db", "desktop.ini", "notes.txt"]
     files = {f"{where}{name}": b"x" for where in ("a/", "b/", "") for name in litter}
@@ -257,13 +272,16 @@ def test_what_lies_about_is_ignored_in_silence(tmp_path):
 
 
 def test_other_files_and_folders_are_noted(tmp_path):
-    others = ["a/x.tif", "a/y.TIF", "b/z.heic", "b/noextension", "b/new\nline.a\tb"]
-    others += ["b/deep/0.png", "stray.png"]
-    root = write(tmp_path, {**classes(4, 4), **dict.fromkeys(others, b"x")})
-    unused = f"not in them, so not used: 1 in {root}, 1 in {root}/b/deep"
+    others = ["in/a/x.tif", "in/a/y.TIF", "in/b/z.heic", "in/b/noextension", "in/b/n\nl.a\tb"]
+    others += ["in/b/deep/0.png", "stray.png", "in/papers/x.pdf"]
+    os.mkfifo(write(tmp_path, {"in/a/": b""}) + "/in/a/pipe.png")
+    files = {**classes(4, 4, prefix="in/"), **dict.fromkeys(others, b"x")}
+    root = write(tmp_path, files)
+    unused = f"not in them, so not used: 1 in {root}, 1 in {root}/in/b/deep"
     assert data.load(root).notes == [
-        "1 .a\\tb, 1 .heic, 2 .tif, 1 no-extension files are not read",
-        f"images are taken from the class folders in {root}; {unused}",
+        "1 .a\\tb, 1 .heic, 1 .pdf, 1 .png, 2 .tif, 1 no-extension files are not read",
+        f"images are taken from the class folders in {root}/in; {unused}",
+        f"folders without images are not classes: {root}/in/papers",
     ]
 
 

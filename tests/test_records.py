@@ -283,6 +283,15 @@ def test_a_damaged_data_set_is_named_with_its_folder(tfds_dir, tmp_path, monkeyp
     assert str(tmp_path / name / "1.0.0") in refusal(f"tfds:{name}")
 
 
+def test_an_arrayrecord_file_that_vanishes_in_use_is_named(tfds_dir, tmp_path, monkeypatch):
+    shutil.copytree(tfds_dir / "array_split", tmp_path / "array_split")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    dataset = data.load("tfds:array_split")
+    shutil.rmtree(tmp_path / "array_split")
+    with pytest.raises(data.DataError, match=f"{tmp_path}.* cannot be read: "):
+        read_all(dataset)
+
+
 def test_a_package_that_is_missing_for_a_format_is_named():
     code = "import sys; sys.modules['array_record'] = None; import data"
     line = [sys.executable, "-c", f"{code}; data.load('tfds:array_split')"]
