@@ -183,6 +183,11 @@ BESIDE = {
     "validation without labels": (
         {**classes(2, 2, prefix="test/"), "val/0.png": b"x"}, "test", "1 in ROOT/val"
     ),
+    "another's validation": (classes(2, prefix="other/val/"), "train", "2 in ROOT/other/val/a"),
+    "a copy": (
+        classes(20, 20, prefix="copy/train/"), "train",
+        "20 in ROOT/copy/train/a, 20 in ROOT/copy/train/b"
+    ),
     "something else": ({"extra/0.png": b"x", "labels/a.xml": b"x"}, "train", "1 in ROOT/extra"),
 }  # fmt: skip
 
@@ -204,6 +209,7 @@ VEHICLES = classes(4, 4, 4, names=["bus", "plane", "train"])
 STAY = {
     "loose": classes(4, 4, 4, names=["plane", "test", "train"]),
     "with a folder in it": {**VEHICLES, "train/x/0.png": b"x"},
+    "with one other": {**classes(4, 4, names=["plane", "train"]), "train/x/0.png": b"x"},
     "with folders only": {**VEHICLES, **classes(3, 3, prefix="train/")},
     "two tests": classes(4, 4, names=["negative_test", "positive_test"]),
 }
@@ -273,11 +279,11 @@ def test_what_lies_about_is_ignored_in_silence(tmp_path):
 
 def test_other_files_and_folders_are_noted(tmp_path):
     others = ["in/a/x.tif", "in/a/y.TIF", "in/b/z.heic", "in/b/noextension", "in/b/n\nl.a\tb"]
-    others += ["in/b/deep/0.png", "stray.png", "in/papers/x.pdf"]
+    others += ["in/b/deep/0.png", "stray.png", "extra/0.png", "in/papers/x.pdf"]
     os.mkfifo(write(tmp_path, {"in/a/": b""}) + "/in/a/pipe.png")
     files = {**classes(4, 4, prefix="in/"), **dict.fromkeys(others, b"x")}
     root = write(tmp_path, files)
-    unused = f"not in them, so not used: 1 in {root}, 1 in {root}/in/b/deep"
+    unused = f"not in them, so not used: 1 in {root}, 1 in {root}/extra, 1 in {root}/in/b/deep"
     assert data.load(root).notes == [
         "1 .a\\tb, 1 .heic, 1 .pdf, 1 .png, 2 .tif, 1 no-extension files are not read",
         f"images are taken from the class folders in {root}/in; {unused}",

@@ -143,6 +143,7 @@ LOSS = {
     "behind an unknown revision": REVISION[:-60],
     "behind scan parameters": PHONE[:-60],
     "restart marker": RESTARTS.replace(b"\xff\xd1", b"\xff\xd4"),
+    "bytes before a restart marker": RESTARTS.replace(b"\xff\xd1", bytes(5) + b"\xff\xd1"),
     "order of scans": one_scan_twice(PROGRESSIVE),
     "Huffman code": JPEG[: SCAN + 40] + b"\xff\0" * 60 + JPEG[SCAN + 160 :],
 }
