@@ -116,15 +116,10 @@ def one_scan_twice(jpeg):
 
 
 TWICE = {"save_all": True, "append_images": [Image.fromarray(PIXELS)]}
-# A frame of three components with a scan of the first only.
-ONE_SCAN = encode(GREY, "JPEG").replace(b"\1\1\x11\0", b"\3\1\x11\0\2\x11\0\3\x11\0", 1)
-ONE_SCAN = ONE_SCAN.replace(b"\xff\xc0\0\x0b", b"\xff\xc0\0\x11")
 REVISION = JPEG[:11] + b"\0\0" + JPEG[13:]
 PHONE = JPEG[: SCAN + 12] + b"\0" + JPEG[SCAN + 13 :]
 WITHOUT_LOSS = {
     "JFIF revision": (REVISION, HARMLESS),
-    "JFIF revision, progressive": (PROGRESSIVE.replace(b"JFIF\0\1", b"JFIF\0\0"), HARMLESS),
-    "with a fill byte": (REVISION[:20] + b"\xff" + REVISION[20:], HARMLESS),
     "color transform": (with_segment(b"\xff\xee", b"Adobe\0d\0\0\0\0\7"), HARMLESS),
     "color transform of CMYK": (with_segment(b"\xff\xee", b"Adobe\0d\0\0\0\0\2"), HARMLESS),
     "color profile": (with_segment(b"\xff\xe2", b"ICC_PROFILE\0\3\2profile"), HARMLESS),
@@ -137,11 +132,9 @@ WITHOUT_LOSS = {
 LOSS = {
     "end of file": JPEG[:-60],
     "end of file, progressive": PROGRESSIVE[:-2],
-    "end of file, two scans": ONE_SCAN[:-2],
     "end of data": JPEG[:-60] + END,
     "end of CMYK data": CMYK[:-60] + END,
     "behind an unknown revision": REVISION[:-60],
-    "behind scan parameters": PHONE[:-60],
     "restart marker": RESTARTS.replace(b"\xff\xd1", b"\xff\xd4"),
     "bytes before a restart marker": RESTARTS.replace(b"\xff\xd1", bytes(5) + b"\xff\xd1"),
     "order of scans": one_scan_twice(PROGRESSIVE),

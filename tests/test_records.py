@@ -257,10 +257,7 @@ UNUSABLE = {
     "tiny_unlabelled": "1 of 1 records cannot be used",
     "array_unlabelled": "test example 0 has no label",
     "tf_flower": "cannot be prepared: Dataset tf_flower not found.; check the name, go online, or",
-    "mnist/no_such_config": "cannot be prepared: ",
-    "tf_flowers:9.9.9": "cannot be prepared: ",
     "a\nb": "tfds:a\\nb is not in",
-    "imagenet2012": "imagenet2012 is not in",
 }
 
 
