@@ -12,12 +12,11 @@ import numpy as np
 
 import sources
 from decoding import DamagedImage, decode, decode_with_remarks
-from sources import DataError, Listing, Source, digest, problem_list
+from sources import DataError, Listing, Source, digest, join_some, problem_list
 
 __all__ = ["DamagedImage", "decode", "decode_with_remarks"]
 
-# A class with this many times the images of another is worth a note.
-IMBALANCE = 10
+IMBALANCE = 10  # a class with so many times the images of another is worth a note
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,9 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """sha256 of images, class names, labels and split: what a run's numbers depend on."""
-        names = [name.encode() for name in self.class_names]
+        texts = [text.encode() for text in (self.images_fingerprint, *self.class_names)]
         arrays = [self.labels.tobytes(), self.validation.tobytes()]
-        parts = [self.images_fingerprint.encode(), *names, *arrays]
-        return hashlib.sha256(b"\0".join(parts)).hexdigest()
+        return hashlib.sha256(b"\0".join(texts + arrays)).hexdigest()
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return {class name: (training images, validation images)}."""
@@ -91,14 +89,12 @@ def load(
         listing = sources.list_digits()
     else:
         listing = sources.list_folder(source, left_out)
-    rows, needed, notes = np.arange(len(listing.entries)), range(len(listing.classes)), []
+    rows, needed = np.arange(len(listing.entries)), range(len(listing.classes))
     dataset = _make_dataset(listing, rows, validation_fraction, listing.notes)
-    if from_tfds:
-        # There each class has an output, whether it has images or not.
-        needed = np.unique(dataset.labels)
-        empty = [name for name, sizes in dataset.counts().items() if not any(sizes)]
-        notes = [f"classes without images: {', '.join(empty)}"] if empty else []
-    _require_both_sides(dataset, needed)
+    # In TFDS each class has an output, whether it has images or not.
+    _require_both_sides(dataset, np.unique(dataset.labels) if from_tfds else needed)
+    empty = [name for name, sizes in dataset.counts().items() if not any(sizes)]
+    notes = [f"classes without images: {', '.join(empty)}"] if empty else []
     notes = [*listing.notes, *notes, *_imbalance(dataset), *_duplicates(dataset)]
     return replace(dataset, notes=notes)
 
@@ -119,10 +115,7 @@ def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
     for row, name in zip(dataset.rows.tolist(), dataset.names, strict=True):
         for remark in remarks[row].split("; ") if row in remarks else ():
             found[remark].append(name)
-    return [
-        f"images that {kind}: {len(have)} ({sources.join_some(have)})"
-        for kind, have in found.items()
-    ]
+    return [f"images that {kind}: {len(have)} ({join_some(have)})" for kind, have in found.items()]
 
 
 def _make_dataset(listing: Listing, rows: np.ndarray, fraction: float, notes: list[str]) -> Dataset:
@@ -175,9 +168,8 @@ def _require_both_sides(dataset: Dataset, needed: Sequence[int]) -> None:
 def _imbalance(dataset: Dataset) -> list[str]:
     counts = [(train, name) for name, (train, _) in dataset.counts().items() if train]
     (least, small), (most, large) = min(counts), max(counts)
-    if IMBALANCE * least >= most:
-        return []
-    return [f"unbalanced: {most} training images of {large}, {least} of {small}"]
+    note = f"unbalanced: {most} training images of {large}, {least} of {small}"
+    return [note] if most > IMBALANCE * least else []
 
 
 def _duplicates(dataset: Dataset) -> list[str]:

@@ -7,15 +7,19 @@ import warnings
 
 import numpy as np
 import simplejpeg
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 # 150 MB once decoded. A phone's largest photograph has 48 million pixels.
 MAX_PIXELS, MAX_SIDE = 50_000_000, 65_535
-EXIF_ORIENTATION = 0x0112
 TURNED = "are turned by their EXIF orientation, which is ignored as by TensorFlow"
 HARMLESS = "have faults that cost no pixels"
 SURPLUS = "have surplus bytes and may be damaged"
+# Warnings of libjpeg's jerror.h that do not tell of lost pixels. Bytes before a restart marker do.
+WARNINGS = {
+    "Unknown Adobe color|bad ICC|unknown JFIF|Invalid SOS parameters for sequential": HARMLESS,
+    "extraneous bytes before marker 0x(?!d[0-7])": SURPLUS,
+}
 
 # The size is compared with MAX_PIXELS before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -51,7 +55,8 @@ def decode_with_remarks(encoded: bytes | OSError) -> tuple[np.ndarray, str | Non
         if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
             most = f"at most {MAX_PIXELS:,}, and {MAX_SIDE:,} a side, can be used"
             raise DamagedImage(f"{image.width} x {image.height} pixels; {most}")
-        pixels, remark = _decode_opened(image, encoded)
+        decoder = _decode_jpeg if image.format in ("JPEG", "MPO") else _decode_other
+        pixels, remark = decoder(image, encoded)
     # Lack of memory says nothing about the image.
     except (DamagedImage, MemoryError):
         raise
@@ -64,20 +69,38 @@ def decode_with_remarks(encoded: bytes | OSError) -> tuple[np.ndarray, str | Non
     remarks = [remark] if remark else []
     # Damaged EXIF data raise anything, and turn nothing.
     with contextlib.suppress(Exception):
-        if image.getexif().get(EXIF_ORIENTATION) in range(2, 9):
+        if image.getexif().get(ExifTags.Base.Orientation) in range(2, 9):
             remarks.append(TURNED)
     return pixels, "; ".join(remarks) or None
 
 
-def _decode_opened(image: Image.Image, encoded: bytes) -> tuple[np.ndarray, str | None]:
-    """Return pixels and a remark or None; raises anything where the image is damaged."""
-    if image.format in ("JPEG", "MPO"):
-        pixels, remark = _decode_jpeg(encoded, "CMYK" if image.mode == "CMYK" else "RGB")
-        if image.mode == "CMYK":
-            # As tf.io.decode_jpeg does. Adobe stores light instead of ink.
-            light = (pixels if "adobe" in image.info else 255 - pixels).astype(np.uint16)
-            pixels = (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
-        return pixels, remark
+def _decode_jpeg(image: Image.Image, encoded: bytes) -> tuple[np.ndarray, str | None]:
+    """Return pixels and a remark or None; raises ValueError or OSError if pixels are lost.
+
+    The fast transform is tf.io.decode_jpeg's default. Pillow has the exact one only, and validation
+    accuracies of equal runs differ by up to 0.004 between the two. Pillow also hides warnings.
+    """
+    colors, remark = "CMYK" if image.mode == "CMYK" else "RGB", None
+    try:
+        pixels = simplejpeg.decode_jpeg(encoded, colors, fastdct=True)
+    except ValueError as error:
+        remark = next((WARNINGS[text] for text in WARNINGS if re.search(text, str(error))), None)
+        if remark is None:
+            raise
+        # simplejpeg stops at warnings of the header. Pillow goes on, with the exact transform, and
+        # sees where a file is cut. Other faults behind a harmless first warning are not seen.
+        pixels = np.asarray(image.convert(colors))
+        # Pillow inverts CMYK.
+        pixels = 255 - pixels if colors == "CMYK" else pixels
+    if colors == "CMYK":
+        # As tf.io.decode_jpeg does. Adobe stores light instead of ink.
+        light = (pixels if "adobe" in image.info else 255 - pixels).astype(np.uint16)
+        pixels = (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
+    return pixels, remark
+
+
+def _decode_other(image: Image.Image, encoded: bytes) -> tuple[np.ndarray, None]:
+    """Return the pixels of what is not a JPEG, without a remark; raises anything if damaged."""
     if image.mode.startswith("I"):
         # Pillow would clip 16 bits of grey instead of scaling them.
         grey = (np.asarray(image) >> 8).astype(np.uint8)
@@ -91,58 +114,3 @@ def _decode_opened(image: Image.Image, encoded: bytes) -> tuple[np.ndarray, str 
     elif image.format == "GIF" and not encoded[10] & 0x80:
         raise ValueError("no global palette")
     return np.asarray(image.convert("RGB")), None
-
-
-def _decode_jpeg(jpeg: bytes, colors: str) -> tuple[np.ndarray, str | None]:
-    """Return pixels and a remark; raises ValueError for a warning of libjpeg that may cost pixels.
-
-    The fast transform is tf.io.decode_jpeg's default. Pillow has the exact one only, and validation
-    accuracies of equal runs differ by up to 0.004 between the two. Pillow also hides warnings.
-    """
-    try:
-        return simplejpeg.decode_jpeg(jpeg, colors, fastdct=True), None
-    # libjpeg tells only the first warning. Without its cause a second one shows.
-    except ValueError as error:
-        remark = SURPLUS if "extraneous" in str(error) else HARMLESS
-    mended = _mend_jpeg(jpeg, color_transform=2 if colors == "CMYK" else 1)
-    try:
-        return simplejpeg.decode_jpeg(mended, colors, fastdct=True), remark
-    except ValueError as error:
-        # Nothing follows the end marker, so this warning hides no other.
-        if "extraneous bytes before marker 0xd9" not in str(error):
-            raise
-    return simplejpeg.decode_jpeg(mended, colors, fastdct=True, strict=False), SURPLUS
-
-
-def _mend_jpeg(jpeg: bytes, color_transform: int) -> bytes:
-    """Return a JPEG file without faults that libjpeg warns of but that cost no pixels.
-
-    These are bytes between the segments of the header, segments of applications (JFIF, profile),
-    an unknown Adobe color transform (libjpeg takes it for `color_transform`), parameters of a
-    sequential scan, which mean nothing there, and a missing end marker after the only scan.
-    """
-    header, place, components = [b"\xff\xd8"], 2, 0
-    while jpeg[(place := jpeg.index(b"\xff", place)) + 1] != 0xDA:
-        marker = jpeg[place + 1]
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:
-            place += 1
-            continue
-        end = place + 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
-        segment = bytearray(jpeg[place:end])
-        if segment[4:9] == b"Adobe":
-            segment[15] = segment[15] and color_transform
-        elif 0xE0 <= marker <= 0xEF:
-            segment.clear()
-        elif marker in (0xC0, 0xC1):
-            # Frames of this kind are sequential; only they ignore a scan's parameters.
-            components = segment[9]
-        header.append(segment)
-        place = end
-    scans = bytearray(jpeg[place:])
-    starts = [match.start() for match in re.finditer(b"\xff\xda", scans)] if components else []
-    for start in starts:
-        end = start + 2 + int.from_bytes(scans[start + 2 : start + 4], "big")
-        scans[end - 3 : end] = bytes((0, 63, 0))
-    if len(starts) == 1 and scans[4] == components and b"\xff\xd9" not in scans:
-        scans += b"\xff\xd9"
-    return b"".join((*header, scans))

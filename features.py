@@ -30,7 +30,7 @@ import model
 import tasks
 from tensorflow_setup import tf
 
-FORMAT = 4  # raise it when what is stored, or how it is computed, changes
+FORMAT = 5  # raise it when what is stored, or how it is computed, changes
 SHARD = 256  # rows; at the end a core waits for another's last shard, about a second
 KERAS_BATCH = 64  # images that Keras passes at once; LiteRT is fastest with one
 ROWS, ROW_BYTES = "features.f32", 4 * model.FEATURES

@@ -63,7 +63,7 @@ def find_images(place: str) -> list[str]:
     """
     if not os.path.isdir(place):
         return [place]
-    found = [image for node in sources.scan(place).below() for image in node.images]
+    found = [image for folder in sources.scan(place) for image in folder.images]
     if not found:
         raise sources.DataError(f"{place}: no {' '.join(sources.EXTENSIONS)} in this folder")
     return found

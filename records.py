@@ -1,8 +1,7 @@
 """Sources of images that need TensorFlow: TFRecord files, and the data sets of TFDS.
 
-The first pass over a TFRecord file verifies its checksums and notes where in the file each encoded
-image lies, so that reading an image later touches none of the others. A TFDS data set is read in
-the same way if it is stored as TFRecord.
+The first pass over a TFRecord file verifies its checksums and notes where in the file each image
+lies, so that reading it later touches no other. TFDS data sets stored as TFRecord are read alike.
 """
 
 import glob
@@ -37,19 +36,14 @@ def list_tfrecords(train: str, test: str) -> Listing:
             raise DataError(f"{flag} {pattern!r} matches no file")
         files += [(path, validation) for path in paths]
     name = one_line(os.path.basename(os.path.dirname(os.path.abspath(train)))) or "TFRecords"
-    return _list_files(name, files, KEYS)
+    return _list_files(name, files, KEYS, None)
 
 
-def _list_files(
-    name: str,
-    files: list[tuple[str, bool | None]],
-    keys: Sequence[str],
-    classes: dict[int, str] | None = None,
-) -> Listing:
-    """Return what is in TFRecord files, each with its side; raises DataError.
+def _list_files(name: str, files: list, keys: Sequence[str], classes: dict | None) -> Listing:
+    """Return what is in TFRecord files; raises DataError.
 
-    `keys` are those of image and label. `classes` is {label: name}; None: all integers that occur,
-    named by TEXT_KEY if it tells names.
+    `files` are (path, validation or not), `keys` those of image and label, `classes` {label: name};
+    None: all integers that occur, named by TEXT_KEY if it tells names.
     """
     places, entries, problems, notes, texts = [], [], [], [], defaultdict(set)
     example, wanted = tf.train.Example(), classes or range(2**63)
@@ -120,10 +114,17 @@ class Tfds(Source):
         return (example[self.image_key] for example in self.examples(rows))
 
     def examples(self, rows: Iterable[int]) -> Iterator[dict]:
-        """Yield the examples of some rows with encoded images."""
-        builder = tfds.builder_from_directory(self.data_dir)
-        data = builder.as_data_source(decoders={self.image_key: tfds.decode.SkipDecoding()})
-        return (data[split][number] for split, number in super().read(rows))
+        """Yield the examples of some rows with encoded images; raises DataError."""
+        try:
+            builder = tfds.builder_from_directory(self.data_dir)
+            data = builder.as_data_source(decoders={self.image_key: tfds.decode.SkipDecoding()})
+            for split, number in super().read(rows):
+                yield data[split][number]
+        # Raised where a package is missing, and where a file is damaged or missing.
+        except (ImportError, OSError, RuntimeError) as error:
+            reason = f"{one_line(self.data_dir)} cannot be read: {_first_line(error)}"
+            way_on = "install what is missing, or remove that folder to prepare it anew"
+            raise DataError(f"{reason}; {way_on}") from error
 
 
 def list_tfds(source: str) -> Listing:
@@ -151,18 +152,12 @@ def list_tfds(source: str) -> Listing:
         return _list_files(name, files, keys, classes)
     places = [(split, number) for split in sides for number in range(splits[split].num_examples)]
     stored, entries = Tfds(places, str(builder.data_dir), image_key), []
-    try:
-        examples = stored.examples(range(len(places)))
-        for (split, number), example in zip(places, examples, strict=True):
-            title, label = f"tfds:{name} {split} example {number}", int(example[label_key])
-            if label not in classes:
-                raise DataError(f"{title} has no label; use another data set")
-            entries.append(Entry(title, label, digest(example[image_key]), sides[split]))
-    # Raised where a package is missing, and where a file is damaged or missing.
-    except (ImportError, RuntimeError) as error:
-        reason = f"tfds:{name} in {builder.data_dir} cannot be read: {_first_line(error)}"
-        way_on = "install what is missing, or remove that folder to prepare it anew"
-        raise DataError(f"{reason}; {way_on}") from error
+    examples = stored.examples(range(len(places)))
+    for (split, number), example in zip(places, examples, strict=True):
+        title, label = f"tfds:{name} {split} example {number}", int(example[label_key])
+        if label not in classes:
+            raise DataError(f"{title} has no label; use another data set")
+        entries.append(Entry(title, label, digest(example[image_key]), sides[split]))
     return Listing(name, stored, entries, classes, [])
 
 

@@ -8,15 +8,14 @@ import hashlib
 import io
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
-# A note names so many things and counts the others.
-NAMED = 10
+NAMED = 10  # a note names so many things and counts the others
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # These lie beside images and are not worth a note.
 NOT_IMAGES = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".db", ".ini", ".log")
@@ -128,48 +127,15 @@ def list_digits() -> Listing:
     return Listing("digits", Source(encoded), entries, {i: str(i) for i in range(10)}, notes)
 
 
-@dataclass(frozen=True, eq=False)
-class Node:
+@dataclass(frozen=True)
+class Folder:
     """A folder with what is visible in it, sorted by name."""
 
     path: str
+    parts: tuple[str, ...]  # names of the folders from the source's down to this one
     images: list[str]  # paths
     others: Counter  # {extension of files that are not read: number}
-    folders: list["Node"]
-
-    @property
-    def name(self) -> str:
-        """The folder's name for messages."""
-        return one_line(os.path.basename(os.path.abspath(self.path)))
-
-    @property
-    def split(self) -> str | None:
-        """The split whose name the folder has."""
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower()
-        for split, names in SPLITS.items():
-            if re.search(rf"(?<![a-z])({names})(set|data|images)?(?![a-z])", words):
-                return split
-        return None
-
-    @property
-    def classes(self) -> set[str]:
-        """Names of the folders that have images directly in them."""
-        return {folder.name for folder in self.folders if folder.images}
-
-    def below(self) -> Iterator["Node"]:
-        """Yield this folder and all below it."""
-        yield self
-        for folder in self.folders:
-            yield from folder.below()
-
-    def filled(self) -> list["Node"]:
-        """Return the folders in this one that have images in them or below them."""
-        return [folder for folder in self.folders if any(node.images for node in folder.below())]
-
-    def innermost(self) -> "Node":
-        """Return this folder, or the one in it around which there is nothing but folders."""
-        alone = len(self.filled()) == 1 and not self.images and not self.classes
-        return self.filled()[0].innermost() if alone else self
+    error: str | None = None  # why it cannot be read
 
 
 def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
@@ -177,77 +143,116 @@ def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
 
     There may be folders around these. All else is noted; folders in `left_out` count as absent.
     """
+    root = one_line(folder)
     if not os.path.isdir(folder):
         takes = "--data takes digits, tfds:NAME or a folder"
-        raise DataError(f"{one_line(folder) or 'no name'}: no such folder; {takes}")
-    root = scan(folder, frozenset(map(os.path.realpath, left_out)))
-    sides = _find_sides(root.innermost())
-    nodes = [node for parent, _ in sides for node in parent.folders]
-    unused = [node for node in root.below() if node.images and node not in nodes]
-    places = join_some(f"{len(node.images)} in {one_line(node.path)}" for node in unused)
-    others = sum((node.others for node in (nodes or root.below())), Counter())
+        raise DataError(f"{root or 'no name'}: no such folder; {takes}")
+    folders = list(scan(folder, (), frozenset(map(os.path.realpath, left_out))))
+    if broken := [each for each in folders if each.error]:
+        problems = [f"{one_line(each.path)} cannot be read: {each.error}" for each in broken]
+        raise DataError(problem_list(root, problems))
+    counts = {each.parts: len(each.images) for each in folders if each.images}
+    sides = _find_sides(counts)
+    inside = [each for side in sides for each in folders if each.parts and each.parts[:-1] == side]
+    classes = [each for each in inside if each.images]
+    rest = [each for each in folders if each.images and each not in classes]
+    places = join_some(f"{len(each.images)} in {one_line(each.path)}" for each in rest)
+    others = sum((each.others for each in inside or folders), Counter())
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
     notes = [f"{kinds} files are not read"] if kinds else []
     if not sides:
         found = f"images are not in class folders: {places}" if places else "no images"
         needed = f"needed are CLASS/* or train/CLASS/* with {' '.join(EXTENSIONS)}"
-        raise DataError(f"{one_line(folder)}: {'; '.join([found, *notes, needed])}")
-    if places or any(parent is not root and parent not in root.folders for parent, _ in sides):
-        used = " and ".join(one_line(parent.path) for parent, _ in sides)
-        rest = f"; not in them, so not used: {places}" if places else ""
-        notes.append(f"images are taken from the class folders in {used}{rest}")
-    source = FileParts([(path, 0, -1) for node in nodes for path in node.images])
+        raise DataError(f"{root}: {'; '.join([found, *notes, needed])}")
+    if places or any(len(side) > 1 for side in sides):
+        used = " and ".join(one_line(os.path.join(folder, *side)) for side in sides)
+        unused = f"; not in them, so not used: {places}" if places else ""
+        notes.append(f"images are taken from the class folders in {used}{unused}")
+    filled = {path[:depth] for path in counts for depth in range(len(path) + 1)}
+    if empty := [one_line(each.path) for each in inside if each.parts not in filled]:
+        notes.append(f"folders without images are not classes: {join_some(empty)}")
+    source = FileParts([(path, 0, -1) for each in classes for path in each.images])
     encoded, entries = source.read(range(len(source.places))), []
-    for node, side in ((node, side) for parent, side in sides for node in parent.folders):
-        for path in node.images:
-            key = f"{node.name}/".encode() + os.fsencode(os.path.basename(path))
-            entries.append(Entry(one_line(path), node.name, digest(next(encoded)), side, key))
-    classes = {name: name for name in sorted({node.name for node in nodes})}
-    return Listing(root.name, source, entries, classes, notes)
+    for each in classes:
+        name, side = one_line(each.parts[-1]), sides[each.parts[:-1]]
+        for path in each.images:
+            key = f"{name}/".encode() + os.fsencode(os.path.basename(path))
+            entries.append(Entry(one_line(path), name, digest(next(encoded)), side, key))
+    names = {name: name for name in sorted({entry.label for entry in entries})}
+    title = one_line(os.path.basename(os.path.abspath(folder)))
+    return Listing(title, source, entries, names, notes)
 
 
-def scan(folder: str, skip: frozenset[str] = frozenset()) -> Node:
-    """Return what is in a folder, without the folders whose real paths are in `skip`.
-
-    Raises DataError.
-    """
-    node = Node(folder, [], Counter(), [])
+def scan(
+    path: str, parts: tuple[str, ...] = (), skip: frozenset[str] = frozenset()
+) -> Iterator[Folder]:
+    """Yield a folder and all below it, without those whose real paths are in `skip`."""
     # A link to a folder around it would never end.
-    skip |= {os.path.realpath(folder)}
+    skip |= {os.path.realpath(path)}
     try:
-        names = sorted(os.listdir(folder), key=os.fsencode)
+        with os.scandir(path) as listed:
+            entries = sorted(listed, key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
-        raise DataError(f"{one_line(folder)} cannot be read: {error.strerror}") from None
-    for name in names:
-        path, extension = os.path.join(folder, name), os.path.splitext(name)[1].lower()
-        if name.startswith((".", "__MACOSX")):
+        yield Folder(path, parts, [], Counter(), error.strerror)
+        return
+    images, others, folders = [], Counter(), []
+    for entry in entries:
+        extension = os.path.splitext(entry.name)[1].lower()
+        if entry.name.startswith((".", "__MACOSX")):
             continue
-        if os.path.isdir(path):
-            if os.path.realpath(path) not in skip:
-                node.folders.append(scan(path, skip))
-        elif extension in EXTENSIONS:
-            node.images.append(path)
+        if entry.is_dir():
+            folders.append(entry)
+        # A link that leads nowhere is a damaged image; a named pipe would block.
+        elif extension in EXTENSIONS and (entry.is_file() or entry.is_symlink()):
+            images.append(entry.path)
         elif extension not in NOT_IMAGES:
-            node.others[one_line(extension) or "no-extension"] += 1
-    return node
+            others[one_line(extension) or "no-extension"] += 1
+    yield Folder(path, parts, images, others)
+    for entry in folders:
+        if os.path.realpath(entry.path) not in skip:
+            yield from scan(entry.path, (*parts, entry.name), skip)
 
 
-def _find_sides(parent: Node) -> list[tuple[Node, bool | None]]:
-    """Return the folders of class folders, each with its side (None: no split); [] if none."""
-    found = [(folder.split, folder.innermost()) for folder in parent.folders]
-    for split, train in found:
-        # A class named train has its images directly in it.
-        in_classes = sum(len(folder.images) for folder in train.folders)
-        if split == "train" and in_classes > len(train.images):
+def _split(name: str) -> str | None:
+    """Return the split whose name a folder has."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    pattern = r"(?<![a-z])({})(set|data|images)?(?![a-z])"
+    return next((key for key in SPLITS if re.search(pattern.format(SPLITS[key]), words)), None)
+
+
+def _find_sides(images: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], bool | None]:
+    """Return {folder of class folders: its side, or None without a split}; {} if there is none.
+
+    `images` is {folder: number of images directly in it}; of several folders the fullest counts.
+    """
+    parents = defaultdict(dict)
+    for parts in filter(None, images):
+        parents[parts[:-1]][parts[-1]] = images[parts]
+    fullest = sorted(parents, key=lambda parent: (-sum(parents[parent].values()), len(parent)))
+    # What is around the folders of a split, and which split each folder belongs to.
+    around, splits = {}, {}
+    for parent in fullest:
+        named = [depth for depth, name in enumerate(parent) if _split(name)]
+        around[parent] = parent[: named[0]] if named else parent
+        splits[parent] = _split(parent[named[-1]]) if named else None
+    train = next((parent for parent in fullest if splits[parent] == "train"), None)
+    if train is not None:
+        inside, siblings = sum(parents[train].values()), parents.get(around[train], {})
+        plain = [count for name, count in siblings.items() if not _split(name)]
+        loose = siblings.get(train[len(around[train])], 0)
+        # A class named train is among other classes, or has its images directly in it.
+        if inside > loose and (len(plain) < 2 or inside > sum(plain)):
             for wanted in ("validation", "test"):
-                for other, node in found:
-                    if other == wanted and train.classes & node.classes:
-                        return [(train, False), (node, True)]
-            # Beside other classes, a folder named train is one of them.
-            if sum(folder.split is None for folder in parent.filled()) < 2:
-                return [(train, None)]
-    splits = [folder.split for folder in parent.folders if folder.images]
-    words = {re.sub(r"[\W\d_]", "", name.lower()) for name in parent.classes}
+                for other in fullest:
+                    beside = splits[other] == wanted and around[other] == around[train]
+                    if beside and parents[train].keys() & parents[other].keys():
+                        return {train: False, other: True}
+            return {train: None}
+    names = parents[fullest[0]] if fullest else {}
+    words = {re.sub(r"[\W\d_]", "", name.lower()) for name in names}
+    kinds = {_split(name) for name in names}
     # train and test1, or train_1 and train_2: splits of loose images, not classes.
-    loose = all(splits) and (len(set(splits)) != 1 or len(words) == 1)
-    return [] if loose else [(parent, None)]
+    is_split = None not in kinds and (len(kinds) > 1 or len(words) == 1)
+    # Of two folders with classes of their own, neither is chosen for the user.
+    is_chosen = 2 * sum(names.values()) > sum(images.values()) and not is_split
+    return {fullest[0]: None} if is_chosen else {}

