@@ -14,7 +14,7 @@ import results
 from results import Conditions, Config, Experiment, ExperimentError, Outputs, Reference, Run, Tuning
 from schedulers import scale_to_peak
 
-# Between a mean loss summed in float64 while logging and the mean of the float32 losses kept.
+# The logged loss is a sum in float64, the stored losses are float32: their means differ slightly.
 LOSS_TOLERANCE = 1e-5
 
 
@@ -22,8 +22,8 @@ def audit(directory: Path) -> Experiment:
     """Return an experiment with all its finished runs; raises ExperimentError where one fails."""
     config, found = results.read_config(directory), results.finished_runs(directory)
     if not found:
-        way_on = f"train.py --resume {directory} makes them"
-        raise ExperimentError(f"{directory} does not hold a finished run; {way_on}")
+        advice = f"train.py --resume {directory} makes them"
+        raise ExperimentError(f"{directory} does not hold a finished run; {advice}")
     tuning = {seed: read_tuning(directory, config, seed) for seed in sorted({s for _, s in found})}
     runs: dict[str, list[Run]] = {label: [] for label in config.schedules}
     for label, seed in found:
@@ -62,7 +62,7 @@ def audit_run(
         if not len(logged) == len(curve) == len(result.rate):
             reason = f"{len(logged)} epochs logged, {len(curve)} in result.json"
             raise ExperimentError(f"{run}: {name}: {reason}, {len(result.rate)} planned")
-        # Event files hold float32.
+        # Event files hold float32. Exactly equal, but NaN equals NaN.
         equal = np.isclose(np.float32(curve), logged, rtol=0, atol=0, equal_nan=True)
         if not equal.all():
             epoch = int(np.argmin(equal))

@@ -102,8 +102,8 @@ def load(
 def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
     """Return the error that names all damaged images, {row: reason}, of a full data set."""
     problems = [f"{dataset.names[row]}: {reason}" for row, reason in sorted(damaged.items())]
-    way_on = "; mend or remove them, or leave them out with --skip-damaged"
-    return DataError(problem_list(dataset.name, problems, "damaged images", way_on))
+    advice = "; fix or remove them, or leave them out with --skip-damaged"
+    return DataError(problem_list(dataset.name, problems, "damaged images", advice))
 
 
 def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:

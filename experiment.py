@@ -83,8 +83,8 @@ def _require_new(directory: Path, settings: Settings) -> None:
     """Raise ExperimentError if an output path is taken."""
     found = set(os.listdir(directory)) - {files.LOCK} if directory.is_dir() else set()
     if directory.is_file() or not all(map(files.TEMPORARY.fullmatch, found)):
-        way_on = f"choose another --name, or finish it with --resume {directory}"
-        raise ExperimentError(f"{directory} exists; {way_on}")
+        advice = f"choose another --name, or finish it with --resume {directory}"
+        raise ExperimentError(f"{directory} exists; {advice}")
     for path in settings.export or ():
         export.require_free(Path(path))
 
@@ -117,9 +117,9 @@ def _load(settings: Settings, schedules: dict[str, list[float]]) -> tuple[Config
     return config, dataset
 
 
-def _describe_link(directory: Path, runs: str) -> str:
+def _describe_link(directory: Path, group: str) -> str:
     """Say how to see one curve a schedule: that of the seed, or of the mean over seeds."""
-    page = f"http://localhost:6006/?runFilter={runs}%2Fvalidation&smoothing=0#timeseries"
+    page = f"http://localhost:6006/?runFilter={group}%2Fvalidation&smoothing=0#timeseries"
     return f"curves: tensorboard --logdir {shlex.quote(str(directory))}\n        {page}"
 
 
@@ -143,8 +143,8 @@ def _require_same(directory: Path, before: Config, now: Config) -> None:
     try:
         audit.compare_conditions(directory, before.conditions, now.conditions)
     except ExperimentError as error:
-        way_on = "restore that, or start a new experiment with another --name"
-        raise ExperimentError(f"{error}; {way_on}") from None
+        advice = "restore that, or start a new experiment with another --name"
+        raise ExperimentError(f"{error}; {advice}") from None
     if before.git_commit != now.git_commit:
         print(f"note: begun with commit {before.git_commit}, resumed with {now.git_commit}")
 
@@ -251,16 +251,16 @@ def _missing_runs(directory: Path, config: Config, seed: int) -> dict[str, list[
     tuning, missing = audit.read_tuning(directory, config, seed), {}
     for label in config.schedules:
         rates = audit.planned_rates(config, tuning, label)
+        if rates is None:
+            print(f"note: every head of {label} seed {seed} diverged, so it has no run")
+            continue
+        missing[label] = rates
         if (results.run_directory(directory, label, seed) / results.RESULT).exists():
             try:
                 audit.audit_run(directory, config, label, seed, tuning)
-                continue
+                del missing[label]
             except files.FileError as error:
                 print(f"train.py: {error}; this run is done again", file=sys.stderr)
-        if rates is None:
-            print(f"note: every head of {label} seed {seed} diverged, so it has no run")
-        else:
-            missing[label] = rates
     return missing
 
 

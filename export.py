@@ -39,21 +39,21 @@ def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
     try:
         kernel, bias = read_arrays(head, "kernel", "bias")
     except ExperimentError as error:
-        way_on = f"remove {head.parent}, and --resume makes it again"
-        raise ExperimentError(f"{error}; {way_on}") from None
+        advice = f"remove {head.parent}, and --resume makes it again"
+        raise ExperimentError(f"{error}; {advice}") from None
     of = experiment.config.settings
     preparation = of.image_size, of.preprocessing, of.weights
     whole = model.join_model(kernel, bias, *preparation, of.dropout)
     record = experiment.directory / EXPORTS
     exported = files.read_json(record) if record.exists() else {}
     for path in paths:
-        # Of this experiment, so that a resume finds and replaces what a killed process left.
+        # Named after the experiment, so that a resume finds what a killed process left.
         temporary = path.with_name(f".{experiment.directory.absolute().name}.{path.name}")
         temporary.unlink(missing_ok=True)
         try:
             if not path.exists():
                 _write(temporary, whole, experiment.config.data.class_names)
-                # Before the file has its name: whoever finds it knows whose it is.
+                # Recorded before the file has its name, so that a resume knows it as its own.
                 exported[str(path)] = _digest(temporary)
                 files.write_json(record, exported)
                 # Unlike a renamed file, a link never replaces what another process wrote meanwhile.
@@ -64,8 +64,8 @@ def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         if exported.get(str(path)) != _digest(path):
-            way_on = "is not this experiment's; move it away"
-            raise ExperimentError(f"--export {path} exists and {way_on}")
+            advice = "is not this experiment's; move it away"
+            raise ExperimentError(f"--export {path} exists and {advice}")
         print(f"model of {label} seed {seed}: {path}")
 
 

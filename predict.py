@@ -36,7 +36,7 @@ def load_model(path: Path) -> tuple[list[str], Classifier]:
         model = keras.saving.load_model(path)
         return names, lambda pixels: model.predict_on_batch(pixels[None])[0]
 
-    # As in training it is optional.
+    # A .keras file does not need it.
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter, shape = Interpreter(str(path), num_threads=tasks.cores()), None
@@ -83,10 +83,10 @@ def main(arguments: list[str] | None = None) -> int:
         names, classify = load_model(given.model)
     except sources.DataError as error:
         return cli.refuse("predict.py", error)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (ImportError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
-        way_on = "give a .tflite or .keras file that train.py --export wrote"
-        return cli.refuse("predict.py", f"{given.model}: {reason}; {way_on}")
+        advice = "give a .tflite or .keras file that train.py --export wrote"
+        return cli.refuse("predict.py", f"{given.model}: {reason}; {advice}")
     status, source = 0, sources.FileParts([(path, 0, -1) for path in paths])
     for path, encoded in zip(paths, source.read(range(len(paths))), strict=True):
         try:

@@ -123,8 +123,8 @@ class Tfds(Source):
         # Raised where a package is missing, and where a file is damaged or missing.
         except (ImportError, OSError, RuntimeError) as error:
             reason = f"{one_line(self.data_dir)} cannot be read: {_first_line(error)}"
-            way_on = "install what is missing, or remove that folder to prepare it anew"
-            raise DataError(f"{reason}; {way_on}") from error
+            advice = "install what is missing, or remove that folder to prepare it anew"
+            raise DataError(f"{reason}; {advice}") from error
 
 
 def list_tfds(source: str) -> Listing:
@@ -179,8 +179,8 @@ def _prepared_builder(name: str) -> tfds.core.DatasetBuilder:
             builder.download_and_prepare()
     # A data set's own code may raise anything.
     except Exception as error:
-        way_on = "check the name, go online, or set TFDS_DATA_DIR to the folder that holds it"
-        reason = f"{_first_line(error)}; {way_on}"
+        advice = "check the name, go online, or set TFDS_DATA_DIR to the folder that holds it"
+        reason = f"{_first_line(error)}; {advice}"
         raise DataError(f"{absent} and cannot be prepared: {reason}") from error
     return builder
 

@@ -17,7 +17,7 @@ from results import Outputs, Reference
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 NEAR = 1.01  # times the least loss of all strengths: the strongest one as near as this is chosen
 CHOOSING = 6_000  # training images that choose C
-IMAGES = 20_000  # training images that are fitted, so that time and memory stay bounded
+MOST_IMAGES = 20_000  # training images that are fitted, so that time and memory stay bounded
 # Of the gradient. At ten times that, the strengths come in the right order, but the fit has not
 # converged (digits: loss 0.237 instead of 0.223).
 TOLERANCE = 1e-4
@@ -49,12 +49,12 @@ def fit_reference(
     """Return the logistic regression on features (N, 1280), and what it says of validation rows.
 
     C is chosen on training rows, by two folds, and belongs to the features as they are. Of more
-    than IMAGES training rows as many are drawn at random, but always the same.
+    than MOST_IMAGES training rows as many are drawn at random, but always the same.
     """
     train = np.random.default_rng(0).permutation(train)
     # An image of each class comes first, so that the limit loses no class.
     first = np.unique(labels[train], return_index=True)[1]
-    train = np.concatenate([train[first], np.delete(train, first)])[:IMAGES]
+    train = np.concatenate([train[first], np.delete(train, first)])[:MOST_IMAGES]
     x, y = values[train], labels[train]
     # The same problem in a third of the iterations: the intercept is not regularised, and C scales.
     centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)

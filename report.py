@@ -17,7 +17,7 @@ import mistakes
 import plots
 from audit import audit
 from intervals import Comparison, Interval, Ranking
-from reference import IMAGES
+from reference import MOST_IMAGES
 from results import Experiment
 from schedulers import CONTROL
 
@@ -40,8 +40,8 @@ How to read it:
 
 - {tuned}± is half of a 95 % interval for new seeds and new validation images, by a two-way crossed
   analysis of variance (Satterthwaite 1946; Bouthillier et al. 2021). From fewer than 5 seeds it is
-  rough; where n = 1, it is for new validation images and the very model, and tells nothing of other
-  seeds. Other training images are not counted. Over seeds: for new seeds and the very images.
+  rough; where n = 1, it is for new validation images and this model, and tells nothing of other
+  seeds. Other training images are not counted. Over seeds: for new seeds and the same images.
 - Δ: the best schedule minus this row, seed by seed and image by image, because runs of one seed
   share initial weights, batch order and dropout. The best is chosen after looking, so the intervals
   of all pairs of schedules, in accuracy and in loss, hold together (Bonferroni; Dunn 1961), as do
@@ -138,7 +138,7 @@ def headline(experiment: Experiment, ranking: Ranking) -> str:
         said = [words.format(join(names)) for words, names in relations.items()]
         text = f"{name(best, seeds)} {join([f'{place} the highest accuracy', *said])}"
         if seeds == 1:
-            text = f"One run each tells of trained models, not of schedules; {text}"
+            text = f"With one run each this compares trained models, not schedules; {text}"
     else:
         ends = f"{number(accuracy[best])} and a loss of {number(ranking.loss[best])}"
         text = f"{escape(best)} ends at a validation accuracy of {ends}"
@@ -156,9 +156,9 @@ def tuning_remarks(experiment: Experiment, ranking: Ranking) -> list[str]:
     remarks, edges, missing = [], set(), []
     if CONTROL in ranking.runs and ranking.compared:
         pairs = [set(labels) - {CONTROL} for labels in ranking.apart if CONTROL in labels]
-        others = [name(*labels, ranking.seeds) for labels in pairs] or ["no other"]
-        said = f"From the control, a constant rate, {join(others)} can be told apart"
-        remarks.append(f"{said} in accuracy or in loss")
+        others = join([name(*labels, ranking.seeds) for labels in pairs] or ["none"])
+        control = "the control, a constant rate, in accuracy or in loss"
+        remarks.append(f"Can be told apart from {control}: {others}")
     for seed, grid in experiment.tuning.items():
         ends = grid.peaks[0], grid.peaks[-1]
         edges |= {f"{escape(of)} ({peak:.0e})" for of, peak in grid.chosen.items() if peak in ends}
@@ -252,7 +252,7 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
         spread="\n![How sure: seeds, and seeds and images](spread.svg)\n"
         * bool(ranking.ahead and ranking.seeds > 1),
         tuned=TUNED.format(epochs=max(map(len, config.schedules.values()))) * tuned,
-        limit=f" of {IMAGES:,} training images" * (sum(data.train) > IMAGES),
+        limit=f" of {MOST_IMAGES:,} training images" * (sum(data.train) > MOST_IMAGES),
         at=" at the chosen peak" * tuned,
         finished=sum(map(len, experiment.runs.values())),
         planned=config.settings.seeds * len(config.schedules),

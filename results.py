@@ -220,7 +220,11 @@ def read_config(experiment: Path) -> Config:
     path = experiment / CONFIG
     if not path.is_file():
         raise ExperimentError(f"{experiment} does not hold {CONFIG}; give a folder train.py made")
-    return from_json(Config, files.read_json(path), path)
+    config = from_json(Config, files.read_json(path), path)
+    if config.conditions.format != FORMAT:
+        found = f"is of format {config.conditions.format}, this version has {FORMAT}"
+        raise ExperimentError(f"{path} {found}; use the commit in it")
+    return config
 
 
 def read_result(run: Path) -> Result:

@@ -92,6 +92,7 @@ SCHEDULES: dict[str, tuple[Callable, int]] = {
 }
 CONTROL = "constant"
 ALL = [name for name in SCHEDULES if name != CONTROL]  # what the name `all` stands for
+NAMES_HELP = f"one or more of: {' '.join(SCHEDULES)}; or all, or FILE.py:FUNCTION"
 
 
 def find_schedule(name: str, **parameters: float) -> tuple[str, Schedule, int]:
@@ -189,8 +190,7 @@ if __name__ == "__main__":
     parser = cli.Parser(
         "schedulers.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names_help = f"one or more of: {' '.join(SCHEDULES)}; or all, or FILE.py:FUNCTION"
-    parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help=names_help)
+    parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help=NAMES_HELP)
     try:
         print(preview(unroll_all(parser.parse_args().names)))
     except ScheduleError as refusal:

@@ -6,7 +6,6 @@ from typing import Any
 import schedulers
 from cli import bounded
 
-NAMES = f"one or more of: {' '.join(schedulers.SCHEDULES)}; or all, or FILE.py:FUNCTION"
 EPOCHS = ", ".join(f"{name} {epochs}" for name, (_, epochs) in schedulers.SCHEDULES.items())
 RATE = {"type": bounded(float, 1e-30, schedulers.LARGEST), "metavar": "LR"}
 FRACTION = {"type": bounded(float, 0, 0.99), "metavar": "F"}
@@ -23,7 +22,7 @@ class Settings:
     """What the command line says; a default of None is explained in its help."""
 
     # fmt: off
-    schedule: list[str] = flag((), NAMES, nargs="+", metavar="NAME")
+    schedule: list[str] = flag((), schedulers.NAMES_HELP, nargs="+", metavar="NAME")
     name: str = flag(None, "of this experiment's folder in --logdir (default: the time)")
     data: str = flag("digits", "digits, tfds:NAME, or a folder of images by class, with a split "
         "or without")

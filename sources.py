@@ -102,11 +102,11 @@ def join_some(names: Iterable[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def problem_list(name: str, problems: Sequence[str], kind="problems", way_on="") -> str:
+def problem_list(name: str, problems: Sequence[str], kind="problems", advice="") -> str:
     """Return one line for one problem; for more, their number and then one line each."""
     if len(problems) == 1:
-        return f"{name}: {problems[0]}{way_on}"
-    return "\n  ".join([f"{name}: {len(problems)} {kind}{way_on}", *problems])
+        return f"{name}: {problems[0]}{advice}"
+    return "\n  ".join([f"{name}: {len(problems)} {kind}{advice}", *problems])
 
 
 def list_digits() -> Listing:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import cli
 import schedulers
-from settings import NAMES, Settings
+from settings import Settings
 
 DIGITS_SIZE = 96  # pixels; larger images of 8 x 8 digits take longer and tell no more
 
@@ -47,7 +47,7 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
             parser.error("--resume DIR takes no other flags: they are in DIR/config.json")
         return Path(given["resume"])
     if "schedule" not in given:
-        parser.error(f"--schedule is missing; give {NAMES}")
+        parser.error(f"--schedule is missing; give {schedulers.NAMES_HELP}")
     records = {"train", "test"} & set(given)
     if records and "data" in given:
         parser.error("--data does not go with --train and --test")
@@ -69,7 +69,7 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
 def unroll_schedules(given: Settings) -> dict[str, list[float]]:
     """Return the table of rates of every schedule; with --tune the control's, too.
 
-    Raises schedulers.ScheduleError, also for a flag that no chosen schedule reads.
+    Raises schedulers.ScheduleError, also for a flag that changes no rate.
     """
     names, flags = list(given.schedule), ("lr", "peak_lr", "drop_factor")
     if given.tune:
@@ -81,10 +81,10 @@ def unroll_schedules(given: Settings) -> dict[str, list[float]]:
         for flag, value in read.items():
             others = {**read, flag: value / 2}
             if schedulers.unroll_all(names, given.epochs, given.tune, **others) == tables:
-                reason = "no chosen schedule reads it; leave it out"
+                reason = "it changes no rate of the chosen schedules; leave it out"
                 raise schedulers.ScheduleError(f"--{flag.replace('_', '-')}: {reason}")
     finally:
-        # Paths of other flags mean the same whatever a user's schedule does.
+        # A user's schedule may change the working directory, and paths are relative to it.
         os.chdir(place)
     for label, rates in tables.items():
         if given.tune and not any(rates):
@@ -94,6 +94,7 @@ def unroll_schedules(given: Settings) -> dict[str, list[float]]:
 
 def resume_command(directory: Path) -> str:
     """Return the command that finishes an experiment, invoked as this process was."""
+    # The interpreter, its options and the script.
     called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
     return shlex.join([*called, "--resume", str(directory)])
 
@@ -107,11 +108,11 @@ def end_on_signals(directory: Path) -> None:
 
     def end(number: int, frame: object) -> None:
         begun = (directory / "config.json").exists()
-        way_on = f"go on with: {resume_command(directory)}" if begun else "repeat the command"
+        advice = f"continue with: {resume_command(directory)}" if begun else "repeat the command"
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             newline = "\n" if sys.stderr.isatty() else ""  # below the progress bar
-            print(f"{newline}interrupted; {way_on}", file=sys.stderr, flush=True)
+            print(f"{newline}interrupted; {advice}", file=sys.stderr, flush=True)
         os._exit(128 + number)  # as a shell reports it: 130, 143
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -120,8 +121,8 @@ def end_on_signals(directory: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the command line and return the exit status."""
-    # Tasks are spread over the cores, so BLAS must not use all of them for each. It asks when NumPy
-    # is imported, perhaps by a user's schedule.
+    # Tasks are spread over the cores, so BLAS must not use all of them for each. It reads these
+    # when NumPy is imported, perhaps by a user's schedule.
     for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
         os.environ[f"{library}_THREADS"] = "1"
     given = parse_arguments(arguments)
@@ -133,7 +134,7 @@ def main(arguments: list[str]) -> int:
     except schedulers.ScheduleError as error:
         return cli.refuse("train.py", error)
 
-    # TensorFlow is loaded only now, so that a typo is told at once.
+    # TensorFlow is loaded only now, so that a typo is reported at once.
     import experiment
 
     try:
@@ -142,7 +143,7 @@ def main(arguments: list[str]) -> int:
         else:
             experiment.run(given, tables)
     except experiment.UnfinishedError as error:
-        return cli.refuse("train.py", f"{error}; go on with: {resume_command(directory)}")
+        return cli.refuse("train.py", f"{error}; continue with: {resume_command(directory)}")
     except experiment.REFUSALS as error:
         return cli.refuse("train.py", experiment.describe_error(error))
     return 0

@@ -36,7 +36,7 @@ CASES = {
     "no schedule file": ({}, ["--schedule", "gone.py:f"], "gone.py: no such file"),
     "nonsense rates": (OWN, ["--schedule", "own.py:falling"], "float32 holds; epoch 1 returned -"),
     "unknown flag": ({}, [*EXP, "--epoch-count", "3"], "--epoch-count"),
-    "an unread rate": ({}, [*EXP, "--peak-lr", "1e-3"], "--peak-lr: no chosen schedule reads it"),
+    "an unread rate": ({}, [*EXP, "--peak-lr", "1e-3"], "--peak-lr: it changes no rate"),
     "no epochs": ({}, [*EXP, "--epochs", "0"], "--epochs: must be from 1 to 100,000, got 0"),
     "no rate": ({}, [*EXP, "--lr", "nan"], "--lr: must be a finite number > 0, got nan"),
     "a whole fraction": ({}, [*EXP, "--validation-fraction", "1"], "--validation-fraction: must"),
@@ -104,7 +104,7 @@ def test_a_mistake_costs_one_line_and_leaves_nothing_behind(
 @pytest.mark.parametrize(
     ("changes", "content", "culprit"),
     [
-        ({}, {".cache": b""}, "Not a directory; see --cache-dir; go on with: "),
+        ({}, {".cache": b""}, "Not a directory; see --cache-dir; continue with: "),
         ({"conditions": {"keras": "3.0"}}, {"tensorboard/one/tuning/seed-0.json": b""}, "'3.0'"),
         ({"schedules": {"../../x": [1e-3]}}, {}, "schedule '../../x' cannot name a folder"),
     ],
@@ -134,9 +134,7 @@ def test_damaged_images_stop_the_run_and_can_be_left_out(tmp_path, monkeypatch, 
     command = [*ON_PETS, "--epochs", "1", "--name", "run"]
     assert exit_status(command) == 2
     first, *lines = capsys.readouterr().err.splitlines()
-    assert first.startswith(
-        "train.py: error: pets: 3 damaged images; mend or remove them, or leave"
-    )
+    assert first.startswith("train.py: error: pets: 3 damaged images; fix or remove them, or leave")
     for line, (path, (_, reason)) in zip(lines, damaged.items(), strict=True):
         assert line.startswith(f"  {path}: {reason}")
     assert not any(tmp_path.glob("tensorboard/*"))

@@ -246,10 +246,10 @@ def test_of_what_cannot_be_used_it_is_said_what_was_found_where(tmp_path, files,
 
 
 def test_what_is_not_a_folder_is_refused(tmp_path):
-    way_on = "no such folder; --data takes digits, tfds:NAME or a folder"
-    assert refusal(tmp_path / "none") == f"{tmp_path}/none: {way_on}"
-    assert refusal("") == f"no name: {way_on}"
-    assert refusal("nul\0") == f"nul\\x00: {way_on}"
+    advice = "no such folder; --data takes digits, tfds:NAME or a folder"
+    assert refusal(tmp_path / "none") == f"{tmp_path}/none: {advice}"
+    assert refusal("") == f"no name: {advice}"
+    assert refusal("nul\0") == f"nul\\x00: {advice}"
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs folders without access")

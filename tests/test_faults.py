@@ -91,7 +91,7 @@ def finish(place, arguments, told=""):
 
 def way_on(line):
     """Return the arguments of the command that a line tells to go on with."""
-    python, program, *arguments = shlex.split(line.rpartition("; go on with: ")[2])
+    python, program, *arguments = shlex.split(line.rpartition("; continue with: ")[2])
     assert (python, program) == (sys.executable, str(PROJECT / "train.py"))
     return arguments
 
@@ -234,7 +234,7 @@ def test_a_disk_full_of_features_or_results_costs_one_line_and_nothing_finished(
     assert os.listdir(place / "tensorboard") == []
     mount("-o", "remount,size=64m", place / ".cache")
     told = Command(place, EXPERIMENT).one_line()
-    assert re.match(rf"train\.py: error: tensorboard/one[^:]*: {reason}; go on with: ", told)
+    assert re.match(rf"train\.py: error: tensorboard/one[^:]*: {reason}; continue with: ", told)
     assert len(list(place.glob("tensorboard/one/*/*/result.json"))) < RUNS
     mount("-o", "remount,size=64m", place / "tensorboard")
     finish(place, way_on(told))

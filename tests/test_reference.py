@@ -80,11 +80,11 @@ def test_many_training_images_are_reduced_without_losing_a_class(monkeypatch):
     values, labels = make_features(3)
     labels[:400] = 0
     labels[[7, 8]] = 1, 2
-    monkeypatch.setattr(reference, "IMAGES", 50)
+    monkeypatch.setattr(reference, "MOST_IMAGES", 50)
     found = reference.fit_reference(values, labels, TRAIN, VALIDATION)
     assert np.isfinite(found.outputs.loss).all()
     values[100:400] = 0
-    monkeypatch.setattr(reference, "IMAGES", 400)
+    monkeypatch.setattr(reference, "MOST_IMAGES", 400)
     assert reference.fit_reference(values, labels, TRAIN, VALIDATION).val_loss != found.val_loss
 
 
