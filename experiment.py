@@ -80,7 +80,8 @@ def resume(directory: Path) -> None:
 
 
 def _require_new(directory: Path, settings: Settings) -> None:
-    """Raise ExperimentError if an output path is taken."""
+    """Raise ExperimentError if an output path is taken, OSError if logs cannot be written."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
     found = set(os.listdir(directory)) - {files.LOCK} if directory.is_dir() else set()
     if directory.is_file() or not all(map(files.TEMPORARY.fullmatch, found)):
         advice = f"choose another --name, or finish it with --resume {directory}"

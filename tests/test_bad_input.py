@@ -30,7 +30,7 @@ PICKLES = {**PETS, **dict.fromkeys(["w.weights.h5", "w.pkl"], pickle.dumps(Pickl
 
 # name: (files, arguments, what standard error says after `train.py: error: `)
 CASES = {
-    "no schedule": ({}, [], "--schedule is missing; choose from exp, linear, exp_warmup"),
+    "no schedule": ({}, [], "--schedule is missing; give one or more of: exp linear"),
     "unknown schedule": ({}, ["--schedule", "expo"], "unknown schedule 'expo'; choose from exp,"),
     "a schedule twice": ({}, [*EXP, "exp"], "--schedule names exp twice"),
     "no schedule file": ({}, ["--schedule", "gone.py:f"], "gone.py: no such file"),
@@ -38,7 +38,7 @@ CASES = {
     "unknown flag": ({}, [*EXP, "--epoch-count", "3"], "--epoch-count"),
     "an unread rate": ({}, [*EXP, "--peak-lr", "1e-3"], "--peak-lr: it changes no rate"),
     "no epochs": ({}, [*EXP, "--epochs", "0"], "--epochs: must be from 1 to 100,000, got 0"),
-    "no rate": ({}, [*EXP, "--lr", "nan"], "--lr: must be a finite number > 0, got nan"),
+    "no rate": ({}, [*EXP, "--lr", "nan"], "--lr: must be from 1e-30 to 3"),
     "a whole fraction": ({}, [*EXP, "--validation-fraction", "1"], "--validation-fraction: must"),
     "small images": ({}, [*EXP, "--image-size", "16"], "must be from 32 to 4,096, got 16"),
     "another export": ({}, [*EXP, "--export", "x.keras", "x.h5"], ".keras or .tflite, got x.h5"),
@@ -52,7 +52,7 @@ CASES = {
     "a pickle as .h5": (PICKLES, [*ON_PETS, "--weights", "w.weights.h5"], "w.weights.h5 does not"),
     "export to nowhere": (PETS, [*ON_PETS, "--export", "gone/x.keras"], "is no folder gone"),
     "export exists": ({"x.keras": b""}, [*EXP, "--export", "x.keras"], "--export x.keras exists"),
-    "logs in a file": ({"log": b""}, [*EXP, "--logdir", "log"], "--logdir log: "),
+    "logs in a file": ({"log": b""}, [*EXP, "--logdir", "log"], "log: File exists"),
     "name exists": ({"tensorboard/x/a": b""}, [*EXP, "--name", "x"], "tensorboard/x exists; "),
     "nothing to resume": ({}, ["--resume", "gone"], "gone does not hold config.json"),
     "half a config": ({"x/config.json": b'{"set'}, ["--resume", "x"], "config.json cannot be read"),
@@ -104,9 +104,8 @@ def test_a_mistake_costs_one_line_and_leaves_nothing_behind(
 @pytest.mark.parametrize(
     ("changes", "content", "culprit"),
     [
-        ({}, {".cache": b""}, "Not a directory; see --cache-dir; continue with: "),
+        ({}, {".cache": b""}, "Not a directory; see --cache-dir"),
         ({"conditions": {"keras": "3.0"}}, {"tensorboard/one/tuning/seed-0.json": b""}, "'3.0'"),
-        ({"schedules": {"../../x": [1e-3]}}, {}, "schedule '../../x' cannot name a folder"),
     ],
 )
 def test_a_resume_that_is_refused_changes_nothing(
