@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,17 +33,21 @@ from progress import TrainingBar
 from reference import ReferenceTask, solve_reference
 from results import Conditions, Config, ExperimentError, Result
 from settings import Settings
-from tasks import cores, run_tasks
+from tasks import ExecutorError, open_executor, run_tasks
 
 REFUSALS = (data.DataError, features.CacheError, files.FileError, model.WeightsError, OSError)
+REFUSALS += (ExecutorError,)
 
 
 class UnfinishedError(Exception):
     """An experiment stopped after it had begun; the message says why."""
 
 
-def run(settings: Settings, schedules: dict[str, list[float]]) -> None:
-    """Run a new experiment; raises one of REFUSALS, or UnfinishedError once it has begun."""
+def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None = None) -> None:
+    """Run a new experiment, on a Ray cluster if an address is given.
+
+    Raises one of REFUSALS, or UnfinishedError once it has begun.
+    """
     directory = Path(settings.logdir) / settings.name
     _require_new(directory, settings)
     config, dataset = _load(settings, schedules)
@@ -51,10 +55,10 @@ def run(settings: Settings, schedules: dict[str, list[float]]) -> None:
     with files.lock(directory):
         _require_new(directory, settings)
         runs.recover(directory)
-        _complete(directory, config, dataset)
+        _complete(directory, config, dataset, ray)
 
 
-def resume(directory: Path) -> None:
+def resume(directory: Path, ray: str | None = None) -> None:
     """Finish an experiment; raises one of REFUSALS, or UnfinishedError where it stops again."""
     before = results.read_config(directory)
     with files.lock(directory):
@@ -62,7 +66,7 @@ def resume(directory: Path) -> None:
         config, dataset = _load(before.settings, before.schedules)
         if results.finished_runs(directory) or any(directory.glob("tuning/seed-*.json")):
             _require_same(directory, before, config)
-        _complete(directory, config, dataset)
+        _complete(directory, config, dataset, ray)
 
 
 def _load(settings: Settings, schedules: dict[str, list[float]]) -> tuple[Config, data.Dataset]:
@@ -156,12 +160,14 @@ def describe_error(error: Exception, place: str | Path = "a file") -> str:
     return str(error)
 
 
-def _complete(directory: Path, config: Config, dataset: data.Dataset) -> None:
+def _complete(directory: Path, config: Config, dataset: data.Dataset, ray: str | None) -> None:
     """Make what is missing of an experiment."""
     of = config.settings
     with _unfinished(directory):
         results.write_config(directory, config)
-        with ThreadPoolExecutor(cores()) as executor:
+        few = dataset.source.subset(dataset.rows[[0, len(dataset.rows) // 2, -1]])
+        folders = [directory, Path(of.cache_dir)]
+        with open_executor(ray, folders, few, of.weights) as executor:
             preparation = of.image_size, of.preprocessing, of.weights
             computed = features.extract(
                 dataset, *preparation, of.cache_dir, of.skip_damaged, executor
@@ -204,7 +210,7 @@ def _train(directory: Path, config: Config, arrays: tuple, executor: Executor) -
     settings, classes = config.settings, len(config.data.class_names)
     base = HeadsTask(*arrays, classes, {}, 0, settings.batch_size, settings.dropout)
     seeds = range(settings.seeds)
-    with contextlib.closing(TrainingBar()) as bar:
+    with contextlib.closing(TrainingBar(executor.queue())) as bar:
         if settings.tune:
             missing = [seed for seed in seeds if not results.tuning_path(directory, seed).exists()]
             tune.tune(directory, config.schedules, base, missing, executor, bar)
@@ -213,12 +219,13 @@ def _train(directory: Path, config: Config, arrays: tuple, executor: Executor) -
             rates = _missing_runs(directory, config, seed)
             for group in split_heads(list(rates), classes, settings.batch_size):
                 heads = replace(base, rates={label: rates[label] for label in group}, seed=seed)
-                tasks.append(runs.RunsTask(directory, heads, config.conditions, bar.report))
+                about = config.conditions, bar.report, executor.retries
+                tasks.append(runs.RunsTask(directory, heads, *about))
                 bar.expect(heads.rates.values())
         for finished in run_tasks(executor, runs.train_runs, tasks, bar.show):
             bar.show()
-            for result in finished:
-                bar.write(_summarize(result))
+            for attempt in finished:
+                bar.write(_summarize(runs.publish(attempt)))
 
 
 def _has_reference(directory: Path, config: Config) -> bool:

@@ -21,8 +21,8 @@ class Progress:
 class TrainingBar:
     """The bar; quiet where standard error is not a terminal."""
 
-    def __init__(self) -> None:
-        self._reports: queue.SimpleQueue[Progress] = queue.SimpleQueue()
+    def __init__(self, reports: Any = None) -> None:
+        self._reports = reports or queue.SimpleQueue()  # of Progress, with empty, get and put
         self.report = self._reports.put  # what tasks call
         self._bar = tqdm(total=0, desc="training", unit=" epochs", disable=None)
         self.write, self.close = self._bar.write, self._bar.close

@@ -55,8 +55,8 @@ def fraction(text: str) -> float:
     return number
 
 
-def parse_arguments(arguments: list[str]) -> Settings | Path:
-    """Return the settings of a new experiment, or the directory of the one to resume.
+def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
+    """Return the settings of a new experiment, or the directory of one to resume; and --ray.
 
     Every mistake that can be seen without data ends the process here, with exit status 2.
     """
@@ -111,11 +111,14 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
         metavar="FILE.keras")  # fmt: skip
     add("--resume", "finish the experiment in DIR, with the arguments it was begun with",
         metavar="DIR")  # fmt: skip
+    add("--ray", "run on all nodes of the Ray cluster at this address; local: start one here",
+        metavar="ADDRESS")  # fmt: skip
     given = vars(parser.parse_args(arguments))
+    ray = given.pop("ray", None)
     if "resume" in given:
         if len(given) > 1:
-            parser.error("--resume DIR takes no other flags: they are in DIR/config.json")
-        return Path(given["resume"])
+            parser.error("--resume DIR takes no other flags but --ray: they are in DIR/config.json")
+        return Path(given["resume"]), ray
     if "schedule" not in given:
         choices = f"{names.replace(' ', ', ')}, all, or FILE.py:FUNCTION"
         parser.error(f"--schedule is missing; choose from {choices}")
@@ -134,7 +137,7 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
     settings = Settings(**given)
     if settings.export and Path(settings.export).suffix != ".keras":
         parser.error(f"--export must end in .keras, got {settings.export}")
-    return settings
+    return settings, ray
 
 
 def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
@@ -162,13 +165,13 @@ def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
     return tables
 
 
-def resume_command(directory: Path) -> str:
+def resume_command(directory: Path, ray: str | None) -> str:
     """Return the command that finishes an experiment, invoked as this process was."""
     called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-    return shlex.join([*called, "--resume", str(directory)])
+    return shlex.join([*called, "--resume", str(directory), *(["--ray", ray] if ray else [])])
 
 
-def end_on_signals(directory: Path) -> None:
+def end_on_signals(directory: Path, ray: str | None) -> None:
     """End at once on Ctrl-C and SIGTERM, with one line that tells how to go on.
 
     TensorFlow's calls cannot be cancelled, but files are always whole, so it does not
@@ -177,7 +180,7 @@ def end_on_signals(directory: Path) -> None:
 
     def end(number: int, frame: object) -> None:
         begun = (directory / "config.json").exists()
-        way_on = f"go on with: {resume_command(directory)}" if begun else "nothing was begun"
+        way_on = f"go on with: {resume_command(directory, ray)}" if begun else "nothing was begun"
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             newline = "\n" if sys.stderr.isatty() else ""  # below the progress bar
@@ -194,10 +197,10 @@ def main(arguments: list[str]) -> int:
     # is imported, perhaps by a user's schedule.
     for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
         os.environ[f"{library}_THREADS"] = "1"
-    settings = parse_arguments(arguments)
+    settings, ray = parse_arguments(arguments)
     resumed = isinstance(settings, Path)
     directory = settings if resumed else Path(settings.logdir) / settings.name
-    end_on_signals(directory)
+    end_on_signals(directory, ray)
     try:
         if not resumed:
             tables = unroll_schedules(settings)
@@ -209,11 +212,11 @@ def main(arguments: list[str]) -> int:
 
     try:
         if resumed:
-            experiment.resume(directory)
+            experiment.resume(directory, ray)
         else:
-            experiment.run(settings, tables)
+            experiment.run(settings, tables, ray)
     except experiment.UnfinishedError as error:
-        return cli.refuse("train.py", f"{error}; go on with: {resume_command(directory)}")
+        return cli.refuse("train.py", f"{error}; go on with: {resume_command(directory, ray)}")
     except experiment.REFUSALS as error:
         return cli.refuse("train.py", experiment.describe_error(error))
     print(f"\nlogs: {directory}; show them with: tensorboard --logdir {directory.parent}")

@@ -1,0 +1,137 @@
+"""Runs tasks on a Ray cluster, behind the same `submit` as threads.
+
+A task begins again elsewhere if its node is lost, but not if it raises an exception of its own.
+Every worker process compares itself with the driver before its first task, because nodes that
+differ would give other numbers.
+"""
+
+import functools
+import hashlib
+import os
+import pickle
+import platform
+import secrets
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import data
+import features
+import model
+import tasks
+from tasks import ExecutorError
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported.
+try:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
+except ImportError as error:
+    way_on = "install it with: pip install -r requirements-ray.txt"
+    raise ExecutorError(f"--ray needs Ray ({error}); {way_on}") from None
+
+PROJECT = Path(__file__).parent
+RETRIES = 3  # of a task whose process or node was lost; a task that kills its process must end
+
+
+def _describe(tokens: list[Path], images: data.Source, weights: str) -> dict[str, str]:
+    """Return what numbers depend on, as this process finds it."""
+    found = {"processor": tasks.processor(), "Python": platform.python_version()}
+    found |= {"engine": features.engine(), "decoder": features.decoder()}
+    found |= {name: version(name) for name in ("tensorflow", "keras", "numpy", "scikit-learn")}
+    for path in sorted(PROJECT.glob("*.py")):
+        found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    found["weights"] = model.weights_key(weights)[:12]
+    for token in tokens:
+        found[f"folder {token.parent}"] = "shared" if token.exists() else "not shared"
+    for number, image in enumerate(images.read(range(len(images.places)))):
+        size = "missing" if isinstance(image, OSError) else f"{len(image)} bytes"
+        found[f"image {number}"] = f"{size}, sha256 {data.digest(image).hex()[:12]}"
+    return found
+
+
+@functools.cache
+def _join(setup: bytes) -> None:
+    """Prepare this worker process; raises ExecutorError if it differs from the driver."""
+    folder, arguments, expected = pickle.loads(setup)
+    os.chdir(folder)
+    found = _describe(*arguments)
+    pairs = ((name, found.get(name, "missing"), value) for name, value in expected.items())
+    if unequal := [f"{name}: {here}, not {there}" for name, here, there in pairs if here != there]:
+        raise ExecutorError("; ".join(unequal))
+
+
+def _run(setup: bytes, function: Callable[[Any], Any], argument: Any) -> Any:
+    _join(setup)
+    return function(argument)
+
+
+class RayExecutor(Executor):
+    """All nodes of a cluster; a task takes one CPU, or a GPU if Keras passes images on it."""
+
+    retries = True
+
+    def __init__(self, address: str, folders: list[Path], images: data.Source, weights: str):
+        """Connect (`local` starts a cluster here), and raise ExecutorError if nodes differ."""
+        variables = {key: value for key, value in os.environ.items() if key.endswith("_THREADS")}
+        variables["PYTHONPATH"] = f"{PROJECT}{os.pathsep}${{PYTHONPATH}}"
+        options = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            ray.init(address, runtime_env={"env_vars": variables}, **options)
+        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+            raise ExecutorError(f"--ray {address}: {str(error).splitlines()[0]}") from None
+        resources = ray.cluster_resources()
+        self.workers = int(resources.get("CPU", 0))
+        here = OnNode(ray.get_runtime_context().get_node_id(), soft=False)
+        self.queue = lambda: Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self._tokens = [folder / f".driver.{secrets.token_hex(4)}.tmp" for folder in folders]
+        for token in self._tokens:
+            token.parent.mkdir(parents=True, exist_ok=True)
+            token.touch()
+        arguments = self._tokens, images, weights
+        self._setup = pickle.dumps((os.getcwd(), arguments, _describe(*arguments)))
+        self._run = self._run_keras = ray.remote(max_retries=RETRIES)(_run)
+        if "GPU" in resources:
+            # By default a process that has used a GPU ends after one task.
+            gpu = {"num_gpus": 1, "max_calls": 0}
+            self._run_keras = ray.remote(max_retries=RETRIES, **gpu)(_run)
+        probes = {}
+        for node in filter(lambda node: "CPU" in node["Resources"], ray.nodes()):
+            name = f"node {node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+            options = {"num_cpus": 0, "num_gpus": int("GPU" in node["Resources"])}
+            options["scheduling_strategy"] = OnNode(node["NodeID"], soft=False)
+            probes[name] = self._submit(self._run.options(**options), str, "")
+        if problems := [f"{name}: {e}" for name, of in probes.items() if (e := of.exception())]:
+            raise ExecutorError("\n".join(problems))
+
+    def submit(self, function: Callable[[Any], Any], argument: Any, /) -> Future:
+        """Return the future of function(argument); it raises what the function raised."""
+        keras = getattr(argument, "engine", "").startswith("keras")
+        return self._submit(self._run_keras if keras else self._run, function, argument)
+
+    def _submit(self, run: Any, function: Callable[[Any], Any], argument: Any) -> Future:
+        reference, future = run.remote(self._setup, function, argument), Future()
+
+        def pass_on(done: Future) -> None:
+            # Ray's own future would hide the cause and could not cancel the task.
+            if not future.set_running_or_notify_cancel():
+                return
+            if not (error := done.exception()):
+                future.set_result(done.result())
+            elif isinstance(error, RayTaskError):
+                future.set_exception(error.cause)
+            else:
+                future.set_exception(ExecutorError(f"Ray: {str(error).splitlines()[0]}"))
+
+        reference.future().add_done_callback(pass_on)
+        future.add_done_callback(lambda f: f.cancelled() and ray.cancel(reference, force=True))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the cluster, which ends all tasks."""
+        for token in self._tokens:
+            token.unlink(missing_ok=True)
+        ray.shutdown()
