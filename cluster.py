@@ -21,7 +21,6 @@ import data
 import features
 import model
 import tasks
-from tasks import ExecutorError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported.
 try:
@@ -31,37 +30,33 @@ try:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
 except ImportError as error:
     way_on = "install it with: pip install -r requirements-ray.txt"
-    raise ExecutorError(f"--ray needs Ray ({error}); {way_on}") from None
+    raise tasks.ExecutorError(f"--ray needs Ray ({error}); {way_on}") from None
 
 PROJECT = Path(__file__).parent
-RETRIES = 3  # of a task whose process or node was lost; a task that kills its process must end
 
 
 def _describe(tokens: list[Path], images: data.Source, weights: str) -> dict[str, str]:
     """Return what numbers depend on, as this process finds it."""
-    found = {"processor": tasks.processor(), "Python": platform.python_version()}
+    found = {name: version(name) for name in ("tensorflow", "keras", "numpy", "scikit-learn")}
+    found |= {"Python": platform.python_version(), "processor": tasks.processor()}
     found |= {"engine": features.engine(), "decoder": features.decoder()}
-    found |= {name: version(name) for name in ("tensorflow", "keras", "numpy", "scikit-learn")}
+    found["weights"] = model.weights_key(weights)[:12]
     for path in sorted(PROJECT.glob("*.py")):
         found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    found["weights"] = model.weights_key(weights)[:12]
-    for token in tokens:
-        found[f"folder {token.parent}"] = "shared" if token.exists() else "not shared"
-    for number, image in enumerate(images.read(range(len(images.places)))):
-        size = "missing" if isinstance(image, OSError) else f"{len(image)} bytes"
-        found[f"image {number}"] = f"{size}, sha256 {data.digest(image).hex()[:12]}"
-    return found
+    found |= {f"{token.parent} is shared": str(token.exists()) for token in tokens}
+    encoded = images.read(range(len(images.places)))
+    return found | {f"image {i}": data.digest(one).hex()[:12] for i, one in enumerate(encoded)}
 
 
 @functools.cache
 def _join(setup: bytes) -> None:
-    """Prepare this worker process; raises ExecutorError if it differs from the driver."""
+    """Prepare this worker process; raises tasks.ExecutorError if it differs from the driver."""
     folder, arguments, expected = pickle.loads(setup)
     os.chdir(folder)
     found = _describe(*arguments)
-    pairs = ((name, found.get(name, "missing"), value) for name, value in expected.items())
-    if unequal := [f"{name}: {here}, not {there}" for name, here, there in pairs if here != there]:
-        raise ExecutorError("; ".join(unequal))
+    differing = [name for name in expected if found.get(name) != expected[name]]
+    if listed := [f"{name} {found.get(name)}, not {expected[name]}" for name in differing]:
+        raise tasks.ExecutorError(f"{platform.node()} differs from the driver: {'; '.join(listed)}")
 
 
 def _run(setup: bytes, function: Callable[[Any], Any], argument: Any) -> Any:
@@ -75,14 +70,14 @@ class RayExecutor(Executor):
     retries = True
 
     def __init__(self, address: str, folders: list[Path], images: data.Source, weights: str):
-        """Connect (`local` starts a cluster here), and raise ExecutorError if nodes differ."""
-        variables = {key: value for key, value in os.environ.items() if key.endswith("_THREADS")}
-        variables["PYTHONPATH"] = f"{PROJECT}{os.pathsep}${{PYTHONPATH}}"
-        options = {"log_to_driver": False, "logging_level": "ERROR"}
+        """Connect (`local` starts a cluster here); raises ExecutorError, also if nodes differ."""
+        environment = {key: text for key, text in os.environ.items() if key.endswith("_THREADS")}
+        environment["PYTHONPATH"] = f"{PROJECT}{os.pathsep}${{PYTHONPATH}}"
+        options = {"runtime_env": {"env_vars": environment}, "log_to_driver": False}
         try:
-            ray.init(address, runtime_env={"env_vars": variables}, **options)
+            ray.init(address, logging_level="ERROR", **options)
         except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-            raise ExecutorError(f"--ray {address}: {str(error).splitlines()[0]}") from None
+            raise tasks.ExecutorError(f"--ray {address}: {str(error).splitlines()[0]}") from None
         resources = ray.cluster_resources()
         self.workers = int(resources.get("CPU", 0))
         here = OnNode(ray.get_runtime_context().get_node_id(), soft=False)
@@ -93,30 +88,27 @@ class RayExecutor(Executor):
             token.touch()
         arguments = self._tokens, images, weights
         self._setup = pickle.dumps((os.getcwd(), arguments, _describe(*arguments)))
-        self._run = self._run_keras = ray.remote(max_retries=RETRIES)(_run)
-        if "GPU" in resources:
-            # By default a process that has used a GPU ends after one task.
-            gpu = {"num_gpus": 1, "max_calls": 0}
-            self._run_keras = ray.remote(max_retries=RETRIES, **gpu)(_run)
+        # By default a process that has used a GPU ends after one task.
+        gpu = {"num_gpus": 1, "max_calls": 0} if "GPU" in resources else {"num_cpus": 1}
+        self._run, self._run_keras = ray.remote(_run), ray.remote(**gpu)(_run)
         probes = {}
         for node in filter(lambda node: "CPU" in node["Resources"], ray.nodes()):
-            name = f"node {node['NodeManagerAddress']} ({node['NodeID'][:8]})"
             options = {"num_cpus": 0, "num_gpus": int("GPU" in node["Resources"])}
-            options["scheduling_strategy"] = OnNode(node["NodeID"], soft=False)
-            probes[name] = self._submit(self._run.options(**options), str, "")
-        if problems := [f"{name}: {e}" for name, of in probes.items() if (e := of.exception())]:
-            raise ExecutorError("\n".join(problems))
+            run = self._run.options(scheduling_strategy=OnNode(node["NodeID"], False), **options)
+            probes[run.remote(self._setup, str, "").future()] = node["NodeManagerAddress"]
+        if found := {at: error for probe, at in probes.items() if (error := probe.exception())}:
+            self.shutdown()
+            lines = (f"node {at}: {getattr(e, 'cause', e)}" for at, e in found.items())
+            raise tasks.ExecutorError("\n".join(lines))
 
     def submit(self, function: Callable[[Any], Any], argument: Any, /) -> Future:
         """Return the future of function(argument); it raises what the function raised."""
         keras = getattr(argument, "engine", "").startswith("keras")
-        return self._submit(self._run_keras if keras else self._run, function, argument)
-
-    def _submit(self, run: Any, function: Callable[[Any], Any], argument: Any) -> Future:
+        run = self._run_keras if keras else self._run
         reference, future = run.remote(self._setup, function, argument), Future()
 
+        # Ray's own future would hide the cause and could not cancel the task.
         def pass_on(done: Future) -> None:
-            # Ray's own future would hide the cause and could not cancel the task.
             if not future.set_running_or_notify_cancel():
                 return
             if not (error := done.exception()):
@@ -124,7 +116,7 @@ class RayExecutor(Executor):
             elif isinstance(error, RayTaskError):
                 future.set_exception(error.cause)
             else:
-                future.set_exception(ExecutorError(f"Ray: {str(error).splitlines()[0]}"))
+                future.set_exception(tasks.ExecutorError(f"Ray: {str(error).splitlines()[0]}"))
 
         reference.future().add_done_callback(pass_on)
         future.add_done_callback(lambda f: f.cancelled() and ray.cancel(reference, force=True))
