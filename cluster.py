@@ -1,8 +1,6 @@
 """Runs tasks on a Ray cluster, behind the same `submit` as threads.
 
 A task begins again elsewhere if its node is lost, but not if it raises an exception of its own.
-Every worker process compares itself with the driver before its first task, because nodes that
-differ would give other numbers.
 """
 
 import functools
@@ -15,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import data
 import features
@@ -25,12 +22,11 @@ import tasks
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported.
 try:
     import ray
-    from ray.exceptions import RayError, RayTaskError
+    from ray.exceptions import RayError
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
 except ImportError as error:
-    way_on = "install it with: pip install -r requirements-ray.txt"
-    raise tasks.ExecutorError(f"--ray needs Ray ({error}); {way_on}") from None
+    raise tasks.ExecutorError("--ray needs: pip install -r requirements-ray.txt") from error
 
 PROJECT = Path(__file__).parent
 
@@ -38,9 +34,8 @@ PROJECT = Path(__file__).parent
 def _describe(tokens: list[Path], images: data.Source, weights: str) -> dict[str, str]:
     """Return what numbers depend on, as this process finds it."""
     found = {name: version(name) for name in ("tensorflow", "keras", "numpy", "scikit-learn")}
-    found |= {"Python": platform.python_version(), "processor": tasks.processor()}
+    found |= {"processor": tasks.processor(), "weights": model.weights_key(weights)[:12]}
     found |= {"engine": features.engine(), "decoder": features.decoder()}
-    found["weights"] = model.weights_key(weights)[:12]
     for path in sorted(PROJECT.glob("*.py")):
         found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     found |= {f"{token.parent} is shared": str(token.exists()) for token in tokens}
@@ -50,7 +45,7 @@ def _describe(tokens: list[Path], images: data.Source, weights: str) -> dict[str
 
 @functools.cache
 def _join(setup: bytes) -> None:
-    """Prepare this worker process; raises tasks.ExecutorError if it differs from the driver."""
+    """Prepare this worker process; raises ExecutorError if it would give other numbers."""
     folder, arguments, expected = pickle.loads(setup)
     os.chdir(folder)
     found = _describe(*arguments)
@@ -59,15 +54,13 @@ def _join(setup: bytes) -> None:
         raise tasks.ExecutorError(f"{platform.node()} differs from the driver: {'; '.join(listed)}")
 
 
-def _run(setup: bytes, function: Callable[[Any], Any], argument: Any) -> Any:
+def _run(setup: bytes, function: Callable, argument: object) -> object:
     _join(setup)
     return function(argument)
 
 
 class RayExecutor(Executor):
     """All nodes of a cluster; a task takes one CPU, or a GPU if Keras passes images on it."""
-
-    retries = True
 
     def __init__(self, address: str, folders: list[Path], images: data.Source, weights: str):
         """Connect (`local` starts a cluster here); raises ExecutorError, also if nodes differ."""
@@ -79,9 +72,9 @@ class RayExecutor(Executor):
         except (ConnectionError, ValueError, RuntimeError, RayError) as error:
             raise tasks.ExecutorError(f"--ray {address}: {str(error).splitlines()[0]}") from None
         resources = ray.cluster_resources()
-        self.workers = int(resources.get("CPU", 0))
-        here = OnNode(ray.get_runtime_context().get_node_id(), soft=False)
-        self.queue = lambda: Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self.retries, self.workers = True, int(resources.get("CPU", 0))
+        here = {"scheduling_strategy": OnNode(ray.get_runtime_context().get_node_id(), False)}
+        self.queue = lambda: Queue(actor_options={"num_cpus": 0, **here})
         self._tokens = [folder / f".driver.{secrets.token_hex(4)}.tmp" for folder in folders]
         for token in self._tokens:
             token.parent.mkdir(parents=True, exist_ok=True)
@@ -96,27 +89,25 @@ class RayExecutor(Executor):
             options = {"num_cpus": 0, "num_gpus": int("GPU" in node["Resources"])}
             run = self._run.options(scheduling_strategy=OnNode(node["NodeID"], False), **options)
             probes[run.remote(self._setup, str, "").future()] = node["NodeManagerAddress"]
-        if found := {at: error for probe, at in probes.items() if (error := probe.exception())}:
+        failed = [(at, error) for probe, at in probes.items() if (error := probe.exception())]
+        if lines := [f"node {at}: {getattr(error, 'cause', error)}" for at, error in failed]:
             self.shutdown()
-            lines = (f"node {at}: {getattr(e, 'cause', e)}" for at, e in found.items())
             raise tasks.ExecutorError("\n".join(lines))
 
-    def submit(self, function: Callable[[Any], Any], argument: Any, /) -> Future:
+    def submit(self, function: Callable, argument: object, /) -> Future:
         """Return the future of function(argument); it raises what the function raised."""
-        keras = getattr(argument, "engine", "").startswith("keras")
-        run = self._run_keras if keras else self._run
+        of_keras = getattr(argument, "engine", "").startswith("keras")
+        run = self._run_keras if of_keras else self._run
         reference, future = run.remote(self._setup, function, argument), Future()
 
         # Ray's own future would hide the cause and could not cancel the task.
         def pass_on(done: Future) -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            if not (error := done.exception()):
-                future.set_result(done.result())
-            elif isinstance(error, RayTaskError):
-                future.set_exception(error.cause)
-            else:
-                future.set_exception(tasks.ExecutorError(f"Ray: {str(error).splitlines()[0]}"))
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(done.result())
+                except RayError as error:
+                    lost = tasks.ExecutorError(f"Ray: {str(error).splitlines()[0]}")
+                    future.set_exception(getattr(error, "cause", lost))
 
         reference.future().add_done_callback(pass_on)
         future.add_done_callback(lambda f: f.cancelled() and ray.cancel(reference, force=True))
