@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,10 @@ from progress import TrainingBar
 from reference import ReferenceTask, solve_reference
 from results import Conditions, Config, ExperimentError, Result
 from settings import Settings
-from tasks import cores, run_tasks
+from tasks import ExecutorError, open_executor, run_tasks
 
 REFUSALS = (data.DataError, features.CacheError, files.FileError, model.WeightsError, OSError)
+REFUSALS += (ExecutorError,)
 
 
 class UnfinishedError(Exception):
@@ -54,12 +55,15 @@ class Prepared:
     dataset: data.Dataset  # without damaged images
 
 
-def run(settings: Settings, schedules: dict[str, list[float]]) -> None:
-    """Run a new experiment; raises one of REFUSALS, or UnfinishedError once it has begun."""
+def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None = None) -> None:
+    """Run a new experiment, on a Ray cluster if its address is given.
+
+    Raises one of REFUSALS, or UnfinishedError once it has begun.
+    """
     directory = Path(settings.logdir) / settings.name
     _require_new(directory, settings)
     config, dataset = _load(settings, schedules)
-    with ThreadPoolExecutor(cores()) as executor:
+    with _open_executor(ray, dataset, settings) as executor:
         prepared = _extract(config, dataset, executor)
         directory.mkdir(parents=True, exist_ok=True)
         with files.lock(directory):
@@ -68,15 +72,23 @@ def run(settings: Settings, schedules: dict[str, list[float]]) -> None:
             _complete(directory, prepared, executor)
 
 
-def resume(directory: Path) -> None:
+def resume(directory: Path, ray: str | None = None) -> None:
     """Finish an experiment; raises one of REFUSALS, or UnfinishedError where it stops again."""
     before = results.read_config(directory)
-    with files.lock(directory), ThreadPoolExecutor(cores()) as executor:
+    with files.lock(directory):
         runs.recover(directory)
         config, dataset = _load(before.settings, before.schedules)
         if results.finished_runs(directory) or any(directory.glob("tuning/seed-*.json")):
             _require_same(directory, before, config)
-        _complete(directory, _extract(config, dataset, executor), executor)
+        with _open_executor(ray, dataset, config.settings) as executor:
+            _complete(directory, _extract(config, dataset, executor), executor)
+
+
+def _open_executor(ray: str | None, dataset: data.Dataset, settings: Settings) -> Executor:
+    """Return the executor of an experiment; nodes of a cluster must see data, cache and logs."""
+    few = dataset.source.subset(dataset.rows[[0, len(dataset.rows) // 2, -1]])
+    folders = [Path(settings.logdir), Path(settings.cache_dir)]
+    return open_executor(ray, folders, few, settings.weights)
 
 
 def _require_new(directory: Path, settings: Settings) -> None:
@@ -223,7 +235,7 @@ def _train(directory: Path, config: Config, base: HeadsTask, executor: Executor)
     """Make what is missing of the grids and runs; the heads of a seed train side by side."""
     settings, tasks = config.settings, []
     seeds = range(settings.seeds)
-    with contextlib.closing(TrainingBar()) as bar:
+    with contextlib.closing(TrainingBar(executor.queue())) as bar:
         if settings.tune:
             read = audit.read_tuning, directory, config
             missing = [seed for seed in seeds if not _is_whole(*read, seed)]
@@ -232,12 +244,13 @@ def _train(directory: Path, config: Config, base: HeadsTask, executor: Executor)
             rates = _missing_runs(directory, config, seed)
             for group in split_heads(list(rates), base.classes, settings.batch_size):
                 heads = replace(base, rates={label: rates[label] for label in group}, seed=seed)
-                tasks.append(runs.RunsTask(directory, heads, config.conditions, bar.report))
+                task = directory, heads, config.conditions, bar.report, executor.retries
+                tasks.append(runs.RunsTask(*task))
                 bar.expect(heads.rates.values())
         for finished in run_tasks(executor, runs.train_runs, tasks, bar.show):
             bar.show()
-            for result in finished:
-                bar.write(_summarize(result))
+            for attempt in finished:
+                bar.write(_summarize(runs.publish(attempt)))
 
 
 def _is_whole(read: Callable, *arguments: Any) -> bool:

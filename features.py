@@ -80,6 +80,15 @@ class ShardRecord:
     sha256: str | None = None  # of its rows in the cache; None if they were not computed
 
 
+@dataclass(frozen=True)
+class Shard:
+    """What a task tells of its shard."""
+
+    record: ShardRecord
+    passed: int  # images that passed the backbone now
+    note: str | None = None  # for standard error
+
+
 def map_features(directory: str | Path, shape: tuple[int, int]) -> np.memmap:
     """Return cached features, float32 (N, 1280), mapped from their file."""
     # Copy-on-write: DLPack, by which TensorFlow shares the memory, takes no read-only array.
@@ -107,7 +116,7 @@ def key(dataset: data.Dataset, image_size: int, preprocessing: str, weights: str
     """Return a hash of all that features depend on; raises model.WeightsError."""
     images, arrays = dataset.images_fingerprint, model.weights_key(weights)
     # TensorFlow and Keras make LiteRT's graphs and the random weights.
-    packages = engine(), decoder(), _versions("tensorflow", "keras")
+    packages = engine(), tasks.processor(), decoder(), _versions("tensorflow", "keras")
     return files.hash_json([FORMAT, images, image_size, preprocessing, arrays, *packages])[:16]
 
 
@@ -126,26 +135,28 @@ def extract(
     data.DataError that names damaged or changed images, model.WeightsError and CacheError.
     """
     count = len(dataset.names)
-    shards, damaged, remarks = [], {}, {}
+    passed, damaged, remarks = 0, {}, {}
     recipe = engine(), image_size, preprocessing, weights
     directory = Path(cache) / key(dataset, image_size, preprocessing, weights)
-    for number, start in enumerate(range(0, count, SHARD)):
-        part, path = slice(start, start + SHARD), directory / f"shard-{number:05}.json"
-        images = range(count)[part], dataset.names[part], dataset.digests[part]
-        shards.append(ShardTask(dataset.source.subset(images[0]), *images, path, *recipe))
+
+    def shards() -> Iterator[ShardTask]:
+        """Make each task when it is its turn: it depends on the damage that was found before."""
+        for number, start in enumerate(range(0, count, SHARD)):
+            part, path = slice(start, start + SHARD), directory / f"shard-{number:05}.json"
+            images = range(count)[part], dataset.names[part], dataset.digests[part]
+            check_only = bool(damaged and not skip_damaged)
+            source = dataset.source.subset(images[0])
+            yield ShardTask(source, *images, path, *recipe, check_only=check_only)
+
     try:
-        records = list(executor.map(read_record, shards))
-        missing = [shard for shard, record in zip(shards, records, strict=True) if not record]
-        # A generator, because a task depends on the damage that was found before it is submitted.
-        pending = (
-            replace(shard, check_only=bool(damaged and not skip_damaged)) for shard in missing
-        )
-        computed = tasks.run_tasks(executor, extract_shard, pending)
         with tqdm(total=count, desc="features", unit=" images", disable=None) as bar:
-            for record in itertools.chain(filter(None, records), computed):
-                bar.update(record.images)
-                damaged |= record.damaged
-                remarks |= record.remarks
+            for shard in tasks.run_tasks(executor, provide_shard, shards()):
+                bar.update(shard.record.images)
+                if shard.note:
+                    bar.write(shard.note, file=sys.stderr)
+                damaged |= shard.record.damaged
+                remarks |= shard.record.remarks
+                passed += shard.passed
     except OSError as error:
         raise CacheError(f"{error.filename or cache}: {error.strerror}; see --cache-dir") from None
     finally:
@@ -154,21 +165,28 @@ def extract(
             function.cache_clear()
     if damaged and not skip_damaged:
         raise data.damaged_images(dataset, damaged)
-    passed = sum(row not in damaged for shard in missing for row in shard.rows)
     return Features(directory, (count, model.FEATURES), damaged, remarks, passed)
 
 
-def read_record(task: ShardTask) -> ShardRecord | None:
-    """Return the record of a cached shard; None, and a line on standard error if it is damaged."""
-    if not task.record_path.exists():
-        return None
+def provide_shard(task: ShardTask) -> Shard:
+    """Return a shard's record from the cache, or compute the shard; a task for an executor."""
+    note = None
+    if task.record_path.exists():
+        if record := _read_record(task):
+            return Shard(record, 0)
+        note = f"cache: {task.record_path} is damaged and is made again"
+    record = extract_shard(task)
+    return Shard(record, record.images - len(record.damaged), note)
+
+
+def _read_record(task: ShardTask) -> ShardRecord | None:
+    """Return the record of a cached shard; None if it, or the shard, is damaged."""
     with contextlib.suppress(files.FileError, OSError):
         record = ShardRecord(**files.read_json(task.record_path))
         begin, size = task.rows.start * ROW_BYTES, len(task.rows) * ROW_BYTES
         rows = np.fromfile(task.record_path.with_name(ROWS), np.uint8, size, offset=begin)
         if record.sha256 == hashlib.sha256(rows).hexdigest():
             return record
-    print(f"cache: {task.record_path} is damaged and is made again", file=sys.stderr)
     return None
 
 

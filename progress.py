@@ -21,8 +21,9 @@ class Progress:
 class TrainingBar:
     """The bar; quiet where standard error is not a terminal."""
 
-    def __init__(self) -> None:
-        self._reports: queue.SimpleQueue[Progress] = queue.SimpleQueue()
+    def __init__(self, reports: Any = None) -> None:
+        # Of Progress; a queue of Ray that is empty counts as false.
+        self._reports = queue.SimpleQueue() if reports is None else reports
         self.report = self._reports.put  # what tasks call
         self._bar = tqdm(total=0, desc="training", unit=" epochs", disable=None)
         self.write, self.close = self._bar.write, self._bar.close

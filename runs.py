@@ -1,11 +1,12 @@
 """The runs of one seed: trained side by side, logged epoch by epoch, and put where they belong.
 
-A new run is written in place. A run that replaces a finished one is written to .seed-K.new and
-renamed when it is whole; between the two renames the old one is .seed-K.old. So nothing finished
-is lost, whenever the process is killed.
+A new run is written in place. A run that replaces a finished one, and every attempt on a cluster,
+is written to .seed-K.TOKEN.new and renamed when it is whole; between the two renames the old one is
+.seed-K.old. So nothing finished is lost, whenever a process is killed.
 """
 
 import math
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -31,13 +32,23 @@ class RunsTask:
     heads: heads.HeadsTask
     conditions: Conditions
     report_progress: Callable[[Progress], None]
+    retries: bool  # Another attempt at these runs may still be writing.
 
 
-def train_runs(task: RunsTask) -> list[Result]:
-    """Train the runs of a task, log every epoch, write the results and return them."""
+@dataclass(frozen=True)
+class Attempt:
+    """A trained run that lacks only its result.json."""
+
+    place: Path  # where it was written
+    run: Path  # where it belongs
+    result: Result
+
+
+def train_runs(task: RunsTask) -> list[Attempt]:
+    """Train the runs of a task, log every epoch, and return them to be published."""
     seed, start, finished = task.heads.seed, time.time(), []
     runs = {label: run_directory(task.experiment, label, seed) for label in task.heads.rates}
-    places = {label: _begin(run) for label, run in runs.items()}
+    places = {label: _begin(run, task.retries) for label, run in runs.items()}
     curves = {label: {name: [] for name in events.CURVES} for label in runs}
 
     def log(epoch: int, metrics: dict[str, heads.EpochMetrics]) -> None:
@@ -55,9 +66,7 @@ def train_runs(task: RunsTask) -> list[Result]:
         _log_hyperparameters(places[label], result, start)
         np.savez(places[label] / HEAD, kernel=head.kernel, bias=head.bias)
         write_outputs(places[label] / VALIDATION, head.outputs)
-        files.write_json(places[label] / RESULT, asdict(result))
-        _publish(places[label], runs[label])
-        finished.append(result)
+        finished.append(Attempt(places[label], runs[label], result))
     return finished
 
 
@@ -86,9 +95,11 @@ def _log_hyperparameters(place: Path, result: Result, start: float) -> None:
         events.append(place, Event(wall_time=time.time(), summary=content))
 
 
-def _begin(run: Path) -> Path:
-    """Return the empty directory to write a run to: beside its own if that one is finished."""
-    place = run.with_name(f".{run.name}.new") if (run / RESULT).exists() else run
+def _begin(run: Path, retries: bool) -> Path:
+    """Return the empty directory to write a run to: its own, if nothing else can be there."""
+    place = run
+    if retries or (run / RESULT).exists():
+        place = run.with_name(f".{run.name}.{secrets.token_hex(4)}.new")
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(exist_ok=True)
     # Without parents: an experiment that was removed must not come back without its config.json.
@@ -98,13 +109,20 @@ def _begin(run: Path) -> Path:
     return place
 
 
-def _publish(place: Path, run: Path) -> None:
-    """Put a whole run where it belongs, in place of a finished one if there is one."""
+def publish(attempt: Attempt) -> Result:
+    """Write the result of a run and put it where it belongs; only the driver may."""
+    place, run = attempt.place, attempt.run
+    files.write_json(place / RESULT, asdict(attempt.result))
     if place != run:
         old = run.with_name(f".{run.name}.old")
-        run.rename(old)
+        if run.exists():
+            run.rename(old)
         place.rename(run)
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
+        # Attempts that were lost with their node.
+        for lost in run.parent.glob(f".{run.name}.*.new"):
+            shutil.rmtree(lost, ignore_errors=True)
+    return attempt.result
 
 
 def recover(experiment: Path) -> None:

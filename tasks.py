@@ -2,16 +2,67 @@
 
 import itertools
 import os
+import platform
+import queue
+import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
+from sources import Source
+
 AHEAD = 3  # tasks a core that are submitted before their turn; more would only fill memory
+
+
+class ExecutorError(Exception):
+    """Tasks cannot run where they should; the message says where, why, and what to do."""
+
+
+class Threads(ThreadPoolExecutor):
+    """An executor with one thread for each core of this machine."""
+
+    retries = False  # whether a task may begin again elsewhere while its first attempt still runs
+
+    def __init__(self) -> None:
+        self.workers = cores()
+        self.queue = queue.SimpleQueue  # makes a queue into which tasks may put
+        super().__init__(self.workers)
+
+
+def open_executor(ray: str | None, folders: list[Path], images: Source, weights: str) -> Executor:
+    """Return the executor of an experiment: threads here, or a Ray cluster at an address.
+
+    Every node of a cluster must see the folders, images and weights as this process does. Raises
+    ExecutorError.
+    """
+    if ray is None:
+        return Threads()
+    # Ray is optional.
+    import cluster
+
+    return cluster.RayExecutor(ray, folders, images, weights)
 
 
 def cores() -> int:
     """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Return the kind of processor, on which the last bits of a sum depend."""
+    lines = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text()
+    wanted = r"(?:model name|cpu family|model|CPU (?:part|variant))\s*: (.*)"
+    units = r"\b(?:avx|fma|amx|f16c|sve|asimd|bf16|i8mm)\w*"
+    found = [*re.findall(wanted, lines), *re.findall(units, lines)]
+    return " ".join([platform.machine(), *dict.fromkeys(found)]) if found else lines
+
+
+def workers(executor: Executor) -> int:
+    """Return how many tasks an executor runs at once."""
+    return getattr(executor, "workers", cores())
 
 
 def run_tasks(
@@ -27,10 +78,10 @@ def run_tasks(
     and the tasks that have not begun are cancelled.
     """
     waiting, remaining = set(), iter(arguments)
+    limit = AHEAD * workers(executor)
     try:
         while True:
-            room = AHEAD * cores() - len(waiting)
-            for argument in itertools.islice(remaining, room):
+            for argument in itertools.islice(remaining, limit - len(waiting)):
                 waiting.add(executor.submit(function, argument))
             if not waiting:
                 return

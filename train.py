@@ -25,8 +25,8 @@ from settings import Settings
 DIGITS_SIZE = 96  # pixels; larger images of 8 x 8 digits take longer and tell no more
 
 
-def parse_arguments(arguments: list[str]) -> Settings | Path:
-    """Return the settings of a new experiment, or the directory of the one to resume.
+def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
+    """Return the settings of a new experiment, or the directory of one to resume; and --ray.
 
     Every mistake that can be seen without data ends the process here, with exit status 2.
     """
@@ -41,11 +41,14 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
         parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
     parser.add_argument("--resume", help="finish the experiment in DIR, with the arguments it was "
         "begun with", metavar="DIR")  # fmt: skip
+    parser.add_argument("--ray", help="run on all nodes of the Ray cluster at this address; local: "
+        "start one here", metavar="ADDRESS")  # fmt: skip
     given = vars(parser.parse_args(arguments))
+    ray = given.pop("ray", None)
     if "resume" in given:
         if len(given) > 1:
-            parser.error("--resume DIR takes no other flags: they are in DIR/config.json")
-        return Path(given["resume"])
+            parser.error("--resume DIR takes no other flags but --ray: they are in DIR/config.json")
+        return Path(given["resume"]), ray
     if "schedule" not in given:
         parser.error(f"--schedule is missing; give {schedulers.NAMES_HELP}")
     records = {"train", "test"} & set(given)
@@ -63,7 +66,7 @@ def parse_arguments(arguments: list[str]) -> Settings | Path:
     for path in given.get("export", ()):
         if Path(path).suffix not in (".keras", ".tflite"):
             parser.error(f"--export must end in .keras or .tflite, got {path}")
-    return Settings(**given)
+    return Settings(**given), ray
 
 
 def unroll_schedules(given: Settings) -> dict[str, list[float]]:
@@ -92,14 +95,14 @@ def unroll_schedules(given: Settings) -> dict[str, list[float]]:
     return tables
 
 
-def resume_command(directory: Path) -> str:
+def resume_command(directory: Path, ray: str | None) -> str:
     """Return the command that finishes an experiment, invoked as this process was."""
     # The interpreter, its options and the script.
     called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-    return shlex.join([*called, "--resume", str(directory)])
+    return shlex.join([*called, "--resume", str(directory), *(["--ray", ray] if ray else [])])
 
 
-def end_on_signals(directory: Path) -> None:
+def end_on_signals(directory: Path, ray: str | None) -> None:
     """End at once on Ctrl-C and SIGTERM, with one line that tells how to go on.
 
     TensorFlow's calls cannot be cancelled, but files are always whole, so it does not
@@ -108,7 +111,9 @@ def end_on_signals(directory: Path) -> None:
 
     def end(number: int, frame: object) -> None:
         begun = (directory / "config.json").exists()
-        advice = f"continue with: {resume_command(directory)}" if begun else "repeat the command"
+        advice = (
+            f"continue with: {resume_command(directory, ray)}" if begun else "repeat the command"
+        )
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             newline = "\n" if sys.stderr.isatty() else ""  # below the progress bar
@@ -125,10 +130,10 @@ def main(arguments: list[str]) -> int:
     # when NumPy is imported, perhaps by a user's schedule.
     for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
         os.environ[f"{library}_THREADS"] = "1"
-    given = parse_arguments(arguments)
+    given, ray = parse_arguments(arguments)
     resumed = isinstance(given, Path)
     directory = given if resumed else Path(given.logdir) / given.name
-    end_on_signals(directory)
+    end_on_signals(directory, ray)
     try:
         tables = {} if resumed else unroll_schedules(given)
     except schedulers.ScheduleError as error:
@@ -139,11 +144,11 @@ def main(arguments: list[str]) -> int:
 
     try:
         if resumed:
-            experiment.resume(directory)
+            experiment.resume(directory, ray)
         else:
-            experiment.run(given, tables)
+            experiment.run(given, tables, ray)
     except experiment.UnfinishedError as error:
-        return cli.refuse("train.py", f"{error}; continue with: {resume_command(directory)}")
+        return cli.refuse("train.py", f"{error}; continue with: {resume_command(directory, ray)}")
     except experiment.REFUSALS as error:
         return cli.refuse("train.py", experiment.describe_error(error))
     return 0

@@ -18,7 +18,7 @@ from heads import EpochMetrics, HeadsTask, split_heads, train_heads
 from progress import Progress, TrainingBar
 from results import Tuning, choose_peaks, is_diverged, write_tuning
 from schedulers import scale_to_peak
-from tasks import cores, run_tasks
+from tasks import run_tasks, workers
 
 # 1, 2 and 5 in each decade. The grid begins with those from 1e-5 to 1e-1 and can grow.
 PEAKS = [float(f"{digit}e{exponent}") for exponent in range(-7, 2) for digit in (1, 2, 5)][:-2]
@@ -71,7 +71,7 @@ def tune(
     """
     grids = dict.fromkeys(seeds, START)
     found: dict[int, dict[tuple[str, float], EpochMetrics]] = {seed: {} for seed in grids}
-    parts = math.ceil(cores() / max(1, len(grids)))  # so that few seeds use all cores, too
+    parts = math.ceil(workers(executor) / max(1, len(grids)))  # few seeds use all cores, too
     while grids:
         tasks = []
         for seed, grid in grids.items():

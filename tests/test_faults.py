@@ -191,7 +191,7 @@ def test_a_run_that_is_done_again_is_replaced_only_by_a_whole_one(copy, whole):
     result.write_text(json.dumps(json.loads(result.read_text()) | {"val_loss": [0.125] * 12}))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     command = Command(copy, RESUME)
-    command.wait_for(copy, "tensorboard/one/exp/.seed-0.new/train/*tfevents*")
+    command.wait_for(copy, "tensorboard/one/exp/.seed-0.*.new/train/*tfevents*")
     command.kill()
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     finish(copy, RESUME, r"train\.py: .*exp/seed-0: .*val_loss.*; this run is done again\n")
