@@ -63,7 +63,7 @@ def test_every_file_the_readme_names_is_there():
 
 
 @pytest.mark.parametrize(
-    "command", sorted(set(re.findall(r"python train\.py (--schedule [^#\n]*)", README)))
+    "command", sorted(set(re.findall(r"python train\.py (--schedule [^#\n`]*)", README)))
 )
 def test_every_command_of_the_readme_is_understood(command):
     settings = train.parse_arguments(shlex.split(command))[0]
