@@ -62,15 +62,19 @@ RESUME = ["--resume", "tensorboard/one"]
 RUNS = [("exp", 0), ("exp", 1), ("linear_warmup", 0), ("linear_warmup", 1)]
 
 
-@pytest.fixture(scope="session")
-def whole(images, tmp_path_factory):
-    """The folder of an experiment that nothing happened to, with its images; not to be changed."""
-    place = tmp_path_factory.mktemp("whole") / "place"
+def run_experiment(images, place, arguments):
+    """Run train.py in a new folder with a copy of the images, and return the folder."""
     shutil.copytree(images, place / "images")
-    finished = run_command("train.py", *EXPERIMENT, cwd=place)
+    finished = run_command("train.py", *arguments, cwd=place)
     assert (finished.returncode, finished.stderr) == (0, "")
     (place / "stdout").write_text(finished.stdout)
     return place
+
+
+@pytest.fixture(scope="session")
+def whole(images, tmp_path_factory):
+    """The folder of an experiment that nothing happened to, with its images; not to be changed."""
+    return run_experiment(images, tmp_path_factory.mktemp("whole") / "place", EXPERIMENT)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import PROJECT, numbers, run_command
+from conftest import PROJECT, numbers, run_command, run_experiment
 from feature_files import make_task
 
 import audit
@@ -95,11 +95,7 @@ def test_the_grid_grows_for_all_schedules_where_a_best_peak_lies_on_its_edge(tmp
 @pytest.fixture(scope="module")
 def experiment(images, tmp_path_factory):
     """The folder of a tuned experiment; not to be changed."""
-    place = tmp_path_factory.mktemp("tuned") / "place"
-    shutil.copytree(images, place / "images")
-    finished = run_command("train.py", *TUNED, cwd=place)
-    assert (finished.returncode, finished.stderr) == (0, "")
-    return place
+    return run_experiment(images, tmp_path_factory.mktemp("tuned") / "place", TUNED)
 
 
 def test_every_schedule_and_the_control_train_at_their_chosen_peaks(experiment):
