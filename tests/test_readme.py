@@ -39,8 +39,13 @@ def test_the_tables_are_those_of_the_committed_summaries(marker, folder):
 def test_a_committed_experiment_passes_its_audit_and_gives_its_summary(folder, tmp_path):
     copy = shutil.copytree(PROJECT / folder, tmp_path / "copy")
     write_report(copy)
-    for name in ("summary.md", "comparison.svg"):
-        assert (copy / name).read_bytes() == (PROJECT / folder / name).read_bytes()
+    places = copy, PROJECT / folder
+    first, second = ((place / "summary.md").read_bytes() for place in places)
+    assert first == second
+    # Other versions of Matplotlib write other coordinates, but the same texts, as comments.
+    plots = ((place / "comparison.svg").read_text("utf-8") for place in places)
+    first, second = (re.findall("<!-- (.*) -->", plot) for plot in plots)
+    assert first == second != []
     config = results.read_config(copy)
     assert len(results.finished_runs(copy)) == COMMITTED[folder]
     name = re.escape(folder.removeprefix("tensorboard/"))
