@@ -53,8 +53,10 @@ def browser():
 def test_each_link_shows_one_named_curve_a_schedule(whole, server, browser):
     def look():
         """Return the names of the runs that are listed, and the number of curves."""
-        names = [row.text.strip() for row in browser.find_elements("css selector", ROWS)]
-        return names, len(browser.find_elements("css selector", CURVES))
+        # By one script, because elements that were found may be replaced before they are asked.
+        find = "s => [...document.querySelectorAll(s)].map(e => e.innerText)"
+        names, curves = browser.execute_script(f"return [...arguments].map({find})", ROWS, CURVES)
+        return [name.strip() for name in names], len(curves)
 
     links = re.findall(r"http://localhost:6006/(\S+)", (whole / "stdout").read_text())
     for link, run in zip(links, ("seed-0", "mean"), strict=True):
