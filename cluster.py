@@ -28,13 +28,15 @@ try:
 except ImportError as error:
     raise tasks.ExecutorError("--ray needs: pip install -r requirements-ray.txt") from error
 
+PROJECT = Path(__file__).parent
+
 
 def _describe(tokens: list[Path], images: data.Source, weights: str) -> dict[str, str]:
     """Return what numbers depend on, as this process finds it."""
     found = {name: version(name) for name in ("tensorflow", "keras", "numpy", "scikit-learn")}
     found |= {"processor": tasks.processor(), "weights": model.weights_key(weights)[:12]}
     found |= {"engine": features.engine(), "decoder": features.decoder()}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(PROJECT.glob("*.py")):
         found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     found |= {f"{token.parent} is shared": str(token.exists()) for token in tokens}
     encoded = images.read(range(len(images.places)))
@@ -52,9 +54,8 @@ def _join(setup: bytes) -> None:
         raise tasks.ExecutorError(f"{platform.node()} differs from the driver: {'; '.join(listed)}")
 
 
-def _run(setup: bytes, task: bytes) -> object:
+def _run(setup: bytes, function: Callable, argument: object) -> object:
     _join(setup)
-    function, argument = pickle.loads(task)
     return function(argument)
 
 
@@ -63,11 +64,11 @@ class RayExecutor(Executor):
 
     def __init__(self, address: str, folders: list[Path], images: data.Source, weights: str):
         """Connect (`local` starts a cluster here); raises ExecutorError, also if nodes differ."""
-        env = {key: text for key, text in os.environ.items() if key.endswith("_THREADS")}
-        env["PYTHONPATH"] = f"{Path(__file__).parent}{os.pathsep}${{PYTHONPATH}}"
-        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        environment = {key: text for key, text in os.environ.items() if key.endswith("_THREADS")}
+        environment["PYTHONPATH"] = f"{PROJECT}{os.pathsep}${{PYTHONPATH}}"
+        options = {"runtime_env": {"env_vars": environment}, "log_to_driver": False}
         try:
-            ray.init(address, runtime_env={"env_vars": env}, **quiet)
+            ray.init(address, logging_level="ERROR", **options)
         except (ConnectionError, ValueError, RuntimeError, RayError) as error:
             raise tasks.ExecutorError(f"--ray {address}: {str(error).splitlines()[0]}") from None
         resources = ray.cluster_resources()
@@ -79,17 +80,15 @@ class RayExecutor(Executor):
             token.parent.mkdir(parents=True, exist_ok=True)
             token.touch()
         arguments = self._tokens, images, weights
-        setup = pickle.dumps((os.getcwd(), arguments, _describe(*arguments)))
+        self._setup = pickle.dumps((os.getcwd(), arguments, _describe(*arguments)))
         # By default a process that has used a GPU ends after one task.
         gpu = {"num_gpus": 1, "max_calls": 0} if "GPU" in resources else {"num_cpus": 1}
-        # The set-up goes to each worker once, and C code pickles tasks: half the time of Ray's.
-        self._run = ray.remote(lambda task: _run(setup, task))
-        self._run_keras = ray.remote(**gpu)(lambda task: _run(setup, task))
+        self._run, self._run_keras = ray.remote(_run), ray.remote(**gpu)(_run)
         probes = {}
         for node in filter(lambda node: "CPU" in node["Resources"], ray.nodes()):
             options = {"num_cpus": 0, "num_gpus": int("GPU" in node["Resources"])}
             run = self._run.options(scheduling_strategy=OnNode(node["NodeID"], False), **options)
-            probes[run.remote(pickle.dumps((str, ""))).future()] = node["NodeManagerAddress"]
+            probes[run.remote(self._setup, str, "").future()] = node["NodeManagerAddress"]
         failed = [(at, error) for probe, at in probes.items() if (error := probe.exception())]
         if lines := [f"node {at}: {getattr(error, 'cause', error)}" for at, error in failed]:
             self.shutdown()
@@ -97,8 +96,9 @@ class RayExecutor(Executor):
 
     def submit(self, function: Callable, argument: object, /) -> Future:
         """Return the future of function(argument); it raises what the function raised."""
-        run = self._run_keras if getattr(argument, "engine", "")[:5] == "keras" else self._run
-        reference, future = run.remote(pickle.dumps((function, argument))), Future()
+        of_keras = getattr(argument, "engine", "").startswith("keras")
+        run = self._run_keras if of_keras else self._run
+        reference, future = run.remote(self._setup, function, argument), Future()
 
         # Ray's own future would hide the cause and could not cancel the task.
         def pass_on(done: Future) -> None:
