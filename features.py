@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 import data
 import files
+import litert
 import model
 import tasks
 from tensorflow_setup import tf
@@ -247,31 +248,12 @@ def _thread_engine(task: ShardTask) -> Engine:
 
 @functools.cache
 def _litert_engine(image_size: int, preprocessing: str, weights: str, thread: int) -> Engine:
-    """Return an engine for one core; its `invoke` releases the GIL."""
-    # It is optional: Keras replaces it.
-    from ai_edge_litert.interpreter import Interpreter
-
-    graphs = _litert_graphs(image_size, preprocessing, weights)
-    prepare, backbone = (Interpreter(model_content=graph, num_threads=1) for graph in graphs)
-    backbone.allocate_tensors()
-    (image_in, pixels_out), (pixels_in, features_out) = (
-        (graph.get_input_details()[0]["index"], graph.get_output_details()[0]["index"])
-        for graph in (prepare, backbone)
-    )
+    """Return an engine for one core."""
+    prepare, backbone = map(litert.Graph, _litert_graphs(image_size, preprocessing, weights))
 
     def pass_images(images: Rows) -> Rows:
-        shape = None
         for row, image in images:
-            if image.shape != shape:
-                shape = image.shape
-                prepare.resize_tensor_input(image_in, (1, *shape))
-                prepare.allocate_tensors()
-            prepare.set_tensor(image_in, image[None])
-            prepare.invoke()
-            # tensor() gives a view, get_tensor() would copy the pixels once more.
-            backbone.set_tensor(pixels_in, prepare.tensor(pixels_out)())
-            backbone.invoke()
-            yield row, backbone.get_tensor(features_out)[0]
+            yield row, backbone.run(prepare.run(image[None]))[0].copy()
 
     return pass_images
 

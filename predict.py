@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import cli
+import litert
 import sources
 import tasks
 from data import DamagedImage, decode
@@ -36,24 +37,8 @@ def load_model(path: Path) -> tuple[list[str], Classifier]:
         model = keras.saving.load_model(path)
         return names, lambda pixels: model.predict_on_batch(pixels[None])[0]
 
-    # A .keras file does not need it.
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter, shape = Interpreter(str(path), num_threads=tasks.cores()), None
-    details = interpreter.get_input_details(), interpreter.get_output_details()
-    image_in, probabilities_out = (detail[0]["index"] for detail in details)
-
-    def classify(pixels: np.ndarray) -> np.ndarray:
-        nonlocal shape
-        if pixels.shape != shape:
-            shape = pixels.shape
-            interpreter.resize_tensor_input(image_in, (1, *shape))
-            interpreter.allocate_tensors()
-        interpreter.set_tensor(image_in, pixels[None])
-        interpreter.invoke()
-        return interpreter.get_tensor(probabilities_out)[0]
-
-    return names, classify
+    graph = litert.Graph(path.read_bytes(), tasks.cores())
+    return names, lambda pixels: graph.run(pixels[None])[0].copy()
 
 
 def find_images(place: str) -> list[str]:

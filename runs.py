@@ -91,6 +91,7 @@ def _log_hyperparameters(place: Path, result: Result, start: float) -> None:
         summary.session_start_pb(values, group_name=name, start_time_secs=start),
         summary.session_end_pb(api_pb2.STATUS_SUCCESS),
     ):
+        # From TensorFlow's class of this message to TensorBoard's.
         content = Summary.FromString(content.SerializeToString())
         events.append(place, Event(wall_time=time.time(), summary=content))
 
