@@ -4,7 +4,6 @@ A task begins again elsewhere if its node is lost, but not if it raises an excep
 """
 
 import functools
-import hashlib
 import os
 import pickle
 import platform
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import data
 import features
+import files
 import model
 import tasks
 
@@ -37,7 +37,7 @@ def _describe(tokens: list[Path], images: data.Source, weights: str) -> dict[str
     found |= {"processor": tasks.processor(), "weights": model.weights_key(weights)[:12]}
     found |= {"engine": features.engine(), "decoder": features.decoder()}
     for path in sorted(PROJECT.glob("*.py")):
-        found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        found[path.name] = files.hash_file(path)[:12]
     found |= {f"{token.parent} is shared": str(token.exists()) for token in tokens}
     encoded = images.read(range(len(images.places)))
     return found | {f"image {i}": data.digest(one).hex()[:12] for i, one in enumerate(encoded)}

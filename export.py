@@ -4,7 +4,6 @@
 too, and hold labels.txt: the names of the outputs, one a line.
 """
 
-import hashlib
 import os
 import zipfile
 from pathlib import Path
@@ -54,7 +53,7 @@ def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
             if not path.exists():
                 _write(temporary, whole, experiment.config.data.class_names)
                 # Recorded before the file has its name, so that a resume knows it as its own.
-                exported[str(path)] = _digest(temporary)
+                exported[str(path)] = files.hash_file(temporary)
                 files.write_json(record, exported)
                 # Unlike a renamed file, a link never replaces what another process wrote meanwhile.
                 os.link(temporary, path)
@@ -63,7 +62,7 @@ def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
             pass
         finally:
             temporary.unlink(missing_ok=True)
-        if exported.get(str(path)) != _digest(path):
+        if exported.get(str(path)) != files.hash_file(path):
             advice = "is not this experiment's; move it away"
             raise ExperimentError(f"--export {path} exists and {advice}")
         print(f"model of {label} seed {seed}: {path}")
@@ -77,7 +76,3 @@ def _write(path: Path, whole: keras.Model, class_names: list[str]) -> None:
     # As in TensorFlow Lite's metadata, the archive is appended to the flatbuffer.
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("labels.txt", "\n".join(class_names))
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

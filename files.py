@@ -65,6 +65,11 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return value
 
 
+def hash_file(path: str | Path) -> str:
+    """Return the sha256 of a file; raises OSError."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def hash_json(value: Any) -> str:
     """Return the sha256 of a value as JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+import files
 from tensorflow_setup import keras, tf
 
 FEATURES = 1280  # numbers that MobileNetV2 gives for one image after pooling
@@ -28,7 +29,7 @@ def weights_key(weights: str) -> str:
         return weights
     path = IMAGENET if weights == "imagenet" else Path(weights)
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return files.hash_file(path)
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror}; {WAY_ON}") from None
 

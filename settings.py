@@ -10,6 +10,7 @@ EPOCHS = ", ".join(f"{name} {epochs}" for name, (_, epochs) in schedulers.SCHEDU
 RATE = {"type": bounded(float, 1e-30, schedulers.LARGEST), "metavar": "LR"}
 FRACTION = {"type": bounded(float, 0, 0.99), "metavar": "F"}
 LEAST_SIZE = 32  # pixels; MobileNetV2 takes no fewer
+DIGITS_SIZE = 96  # pixels; larger images of 8 x 8 digits take longer and tell no more
 
 
 def flag(default: Any, help: str, **options: Any) -> Any:
@@ -30,8 +31,8 @@ class Settings:
     test: str | None = flag(None, "TFRecords to validate on, with --train", metavar="GLOB")
     validation_fraction: float = flag(0.2, "part held out where the data have no validation split",
         **FRACTION)
-    image_size: int = flag(224, "side in pixels to which images are resized; digits: 96",
-        type=bounded(int, LEAST_SIZE, 4096), metavar="N")
+    image_size: int = flag(224, "side in pixels to which images are resized; "
+        f"digits: {DIGITS_SIZE}", type=bounded(int, LEAST_SIZE, 4096), metavar="N")
     preprocessing: str = flag("scale", "scale: to [-1, 1], as the weights were trained; "
         "standardize: image by image, as the report", choices=("scale", "standardize"))
     epochs: int | None = flag(None, f"of every schedule (default: {EPOCHS}; FILE.py:FUNCTION "

@@ -20,9 +20,7 @@ from pathlib import Path
 
 import cli
 import schedulers
-from settings import Settings
-
-DIGITS_SIZE = 96  # pixels; larger images of 8 x 8 digits take longer and tell no more
+from settings import DIGITS_SIZE, Settings
 
 
 def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
