@@ -139,8 +139,8 @@ def train_heads(number: int, count: int, folder: Path) -> float:
     validation, training = np.split(np.arange(SHAPE[0]), [round(HELD_OUT * SHAPE[0])])
     labels, ends = np.arange(SHAPE[0], dtype=np.int32) % CLASSES, []
     rates = {str(head): [Settings.lr] * EPOCHS for head in range(number)}
-    options = {"classes": CLASSES, "rates": rates, "batch_size": BATCH, "dropout": DROPOUT}
-    task = heads.HeadsTask(folder, SHAPE, labels, training, validation, seed=0, **options)
+    samples = features.Samples(folder, labels, CLASSES, training, validation)
+    task = heads.HeadsTask(samples, rates, 0, BATCH, DROPOUT)
     heads.train_heads(task, lambda *_: ends.append(time.perf_counter()))
     return float(np.median(np.diff(ends)))
 
@@ -204,7 +204,7 @@ def make_table(repeats: list[dict[str, float]], count: int) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run the command line and return the exit status."""
-    parser = cli.Parser("bench.py", description=__doc__.partition("\n")[0])
+    parser = cli.Parser("bench.py", __doc__)
     add = parser.add_argument
     add("--data", help=f"digits, tfds:NAME or a folder (default: {GENERATED:,} generated images)")
     add("--train", help="TFRecords to train on, instead of --data", metavar="GLOB")

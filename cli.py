@@ -11,7 +11,12 @@ from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, without the usage above it."""
+    """argparse for a command with a docstring, whose errors are one line without the usage."""
+
+    def __init__(self, program: str, docstring: str, **options: Any):
+        title, _, examples = docstring.partition("\n\n")
+        options["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        super().__init__(program, description=title, epilog=examples, **options)
 
     def error(self, message: str) -> NoReturn:
         """Print one line to standard error and exit with status 2."""

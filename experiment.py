@@ -33,7 +33,7 @@ import runs
 import tune
 from heads import HeadsTask, split_heads
 from progress import TrainingBar
-from reference import ReferenceTask, solve_reference
+from reference import solve_reference
 from results import Conditions, Config, ExperimentError, Result
 from settings import Settings
 from tasks import ExecutorError, open_executor, run_tasks
@@ -179,18 +179,9 @@ def _extract(config: Config, dataset: data.Dataset, executor: Executor) -> Prepa
         dataset = dataset.without(computed.damaged)
     labels = np.full(computed.shape[0], -1, np.int32)  # -1: left out
     labels[dataset.rows] = dataset.labels
-    heads = HeadsTask(
-        directory=computed.directory,
-        shape=computed.shape,
-        labels=labels,
-        train=dataset.rows[~dataset.validation],
-        validation=dataset.rows[dataset.validation],
-        classes=len(dataset.class_names),
-        rates={},
-        seed=0,
-        batch_size=settings.batch_size,
-        dropout=settings.dropout,
-    )
+    sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
+    samples = features.Samples(computed.directory, labels, len(dataset.class_names), *sides)
+    heads = HeadsTask(samples, {}, 0, settings.batch_size, settings.dropout)
     return Prepared(replace(config, data=_describe(dataset, left_out)), heads, dataset)
 
 
@@ -206,9 +197,7 @@ def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
         # The reference is solved on one core while the others train.
         solving = None
         if not _is_whole(audit.read_reference, directory, config):
-            task = ReferenceTask(heads.directory, heads.shape, heads.labels, heads.train,
-                heads.validation)  # fmt: skip
-            solving = executor.submit(solve_reference, task)
+            solving = executor.submit(solve_reference, heads.samples)
         _train(directory, config, heads, executor)
         if solving:
             results.write_reference(directory, solving.result())
@@ -242,7 +231,7 @@ def _train(directory: Path, config: Config, base: HeadsTask, executor: Executor)
             tune.tune(directory, config.schedules, base, missing, executor, bar)
         for seed in seeds:
             rates = _missing_runs(directory, config, seed)
-            for group in split_heads(list(rates), base.classes, settings.batch_size):
+            for group in split_heads(list(rates), base.samples.classes, settings.batch_size):
                 heads = replace(base, rates={label: rates[label] for label in group}, seed=seed)
                 task = directory, heads, config.conditions, bar.report, executor.retries
                 tasks.append(runs.RunsTask(*task))

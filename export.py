@@ -32,8 +32,8 @@ def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
     """
     if not ranking.runs:
         raise ExperimentError(f"--export {paths[0]}: every run diverged, so none is best")
-    label, best = next(iter(ranking.runs.items()))
-    seed = best[0].result.seed
+    label, runs = ranking.best
+    seed = runs[0].result.seed
     head = run_directory(experiment.directory, label, seed) / HEAD
     try:
         kernel, bias = read_arrays(head, "kernel", "bias")

@@ -56,6 +56,21 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """Cached features with their labels and sides; N images."""
+
+    directory: Path  # of the features
+    labels: np.ndarray  # (N,) int32, -1: left out
+    classes: int
+    train: np.ndarray  # rows that are trained on
+    validation: np.ndarray
+
+    def map(self) -> np.memmap:
+        """Return the features, float32 (N, 1280), mapped from their file."""
+        return map_features(self.directory, (len(self.labels), model.FEATURES))
+
+
+@dataclass(frozen=True)
 class ShardTask:
     """All that it takes to compute the features of one shard anywhere; picklable."""
 

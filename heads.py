@@ -10,12 +10,11 @@ import math
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-import features
 import model
+from features import Samples
 from results import Outputs
 from tensorflow_setup import keras, tf
 
@@ -30,14 +29,9 @@ VALIDATION_CHUNK = 256 * VALIDATION_BATCH  # rows whose outputs are in memory at
 
 @dataclass(frozen=True)
 class HeadsTask:
-    """One seed and the heads to train with it; N images, C classes."""
+    """One seed and the heads to train with it."""
 
-    directory: Path  # of the features
-    shape: tuple[int, int]  # (N, 1280)
-    labels: np.ndarray  # (N,) int32
-    train: np.ndarray  # rows that are trained on
-    validation: np.ndarray
-    classes: int
+    samples: Samples
     rates: Mapping[Hashable, list[float]]  # name of a head -> its rate in every epoch
     seed: int
     batch_size: int
@@ -117,14 +111,14 @@ class Trainer:
     """The variables and the traced graphs of a group of heads, used again for every seed."""
 
     def __init__(self, task: HeadsTask, heads: int):
-        self.heads, self.classes = heads, task.classes
+        self.heads, self.classes = heads, task.samples.classes
         self.batch_size, self.dropout = task.batch_size, task.dropout
         # On the CPU also where a GPU passes the images, so that numbers do not depend on it.
         with tf.device("/CPU:0"):
-            mapping = features.map_features(task.directory, task.shape)
+            mapping = task.samples.map()
             self.features = tf.experimental.dlpack.from_dlpack(mapping.__dlpack__())  # not copied
-            self.labels = tf.constant(task.labels, tf.int32)
-            columns = heads * task.classes
+            self.labels = tf.constant(task.samples.labels, tf.int32)
+            columns = heads * self.classes
             self.kernel = keras.Variable(tf.zeros((PADDED_FEATURES, columns)))
             self.bias = keras.Variable(tf.zeros(columns))
             self.optimizer = ColumnAdam(columns)
@@ -194,10 +188,9 @@ _thread = threading.local()  # A thread keeps its last trainer, because tracing 
 
 def find_trainer(task: HeadsTask) -> Trainer:
     """Return this thread's trainer for a task: the last one again if its task was alike."""
-    unit = _fewest_heads(task.classes)
+    samples, unit = task.samples, _fewest_heads(task.samples.classes)
     heads = math.ceil(len(task.rates) / unit) * unit
-    key = (task.directory, task.shape, task.labels.tobytes(), task.classes, heads)
-    key += (task.batch_size, task.dropout)
+    key = samples.directory, samples.labels.tobytes(), heads, task.batch_size, task.dropout
     if getattr(_thread, "key", None) != key:
         _thread.key, _thread.trainer = key, Trainer(task, heads)
     return _thread.trainer
@@ -212,23 +205,25 @@ def train_heads(
     """
     trainer = find_trainer(task)
     trainer.reset(task.seed)
-    classes, finished = task.classes, {}
+    classes, finished = trainer.classes, {}
     for epoch in range(max(map(len, task.rates.values()))):
         columns = {label: i for i, label in enumerate(task.rates) if epoch < len(task.rates[label])}
         rates = np.zeros(trainer.heads, np.float32)  # 0 for ended heads and those that only pad
         rates[list(columns.values())] = [task.rates[label][epoch] for label in columns]
         trainer.optimizer.column_rates.assign(np.repeat(rates, classes))
-        rows = order(task.seed, epoch, task.train)
+        rows = order(task.seed, epoch, task.samples.train)
         sums = trainer.train_epoch(rows, np.int64(task.seed))
         loss, accuracy = (_sum_over_images(value.numpy()) / len(rows) for value in sums)
         ending = [label for label in columns if epoch + 1 == len(task.rates[label])]
-        val_loss, val_accuracy, outputs = _validate(trainer, task, [columns[i] for i in ending])
+        val_loss, val_accuracy, outputs = _validate(
+            trainer, task.samples, [columns[i] for i in ending]
+        )
         used = trainer.optimizer.column_rates.numpy()[::classes]
         values = np.stack([used, accuracy, loss, val_accuracy, val_loss], axis=1).tolist()
         on_epoch(epoch, {label: EpochMetrics(*values[i]) for label, i in columns.items()})
         for label, said in zip(ending, outputs, strict=True):
             own = slice(columns[label] * classes, (columns[label] + 1) * classes)
-            kernel = trainer.kernel.numpy()[: task.shape[1], own]
+            kernel = trainer.kernel.numpy()[: model.FEATURES, own]
             finished[label] = Head(kernel, trainer.bias.numpy()[own], said)
     return finished
 
@@ -239,16 +234,16 @@ def _sum_over_images(values: np.ndarray) -> np.ndarray:
 
 
 def _validate(
-    trainer: Trainer, task: HeadsTask, ending: list[int]
+    trainer: Trainer, samples: Samples, ending: list[int]
 ) -> tuple[np.ndarray, np.ndarray, list[Outputs]]:
     """Return mean loss and accuracy (heads,), and the outputs of the heads that end."""
     loss, correct = np.zeros(trainer.heads), np.zeros(trainer.heads)
-    labels, kept = task.labels[task.validation], []
+    labels, kept = samples.labels[samples.validation], []
     for start in range(0, len(labels), VALIDATION_CHUNK):
-        rows = task.validation[start : start + VALIDATION_CHUNK].astype(np.int32)
+        rows = samples.validation[start : start + VALIDATION_CHUNK].astype(np.int32)
         losses, predicted = (value.numpy() for value in trainer.validate(rows))  # (chunk, heads)
         loss += _sum_over_images(losses)
-        correct += _sum_over_images(predicted == task.labels[rows, None])
+        correct += _sum_over_images(predicted == samples.labels[rows, None])
         kept.append((losses[:, ending], predicted[:, ending]))
     losses, predicted = map(np.concatenate, zip(*kept, strict=True))
     outputs = [Outputs(predicted[:, i], labels, losses[:, i]) for i in range(len(ending))]

@@ -53,6 +53,11 @@ class Ranking:
     reference: Comparison | None  # of the best schedule with the reference
 
     @property
+    def best(self) -> tuple[str, list[Run]]:
+        """The best schedule and its runs; an empty name without any if all runs diverged."""
+        return next(iter(self.runs.items()), ("", []))
+
+    @property
     def seeds(self) -> int:
         """The largest number of runs of a schedule."""
         return max(map(len, self.runs.values()))
@@ -66,8 +71,8 @@ class Ranking:
     @property
     def ahead(self) -> dict[str, Interval]:
         """How far the best schedule is ahead, in accuracy, of every other it is compared with."""
-        best, pairs = next(iter(self.runs), None), self.compared.items()
-        return {labels[1]: pair.accuracy for labels, pair in pairs if labels[0] == best}
+        pairs = self.compared.items()
+        return {labels[1]: pair.accuracy for labels, pair in pairs if labels[0] == self.best[0]}
 
 
 def variance_of_mean(table: np.ndarray, step: float = 0.0) -> tuple[float, float]:

@@ -78,7 +78,7 @@ def describe(runs: Sequence[Run], who: str, class_names: Sequence[str]) -> str:
 
 def report_files(experiment: Experiment, ranking: Ranking) -> dict[str, bytes | str]:
     """Return confusion.svg and suspects.txt by name, those that there are."""
-    about, (best, runs) = experiment.config.data, next(iter(ranking.runs.items()))
+    about, (best, runs) = experiment.config.data, ranking.best
     names, written = about.class_names, {}
     if len(names) <= DRAWN_CLASSES:
         written["confusion.svg"] = confusion_plot(best, runs, names)
@@ -117,7 +117,7 @@ def confusion_plot(schedule: str, runs: Sequence[Run], class_names: Sequence[str
 @plots.styled
 def write_contact_sheet(experiment: Experiment, ranking: Ranking, dataset: data.Dataset) -> None:
     """Write suspects.png: the images that suspects.txt lists, in its order, if there are any."""
-    best, runs = next(iter(ranking.runs.items()), ("", []))
+    best, runs = ranking.best
     suspects = find_suspects(runs)[:LISTED]
     if not suspects:
         return

@@ -123,7 +123,7 @@ def tuning_plot(experiment: Experiment) -> bytes:
 @styled
 def spread_plot(ranking: Ranking) -> bytes:
     """Return spread.svg: how far the best schedule is ahead of the others, and how sure that is."""
-    best, ahead = next(iter(ranking.runs)), ranking.ahead
+    (best, _), ahead = ranking.best, ranking.ahead
     rows, means = np.arange(len(ahead))[::-1], [interval.mean for interval in ahead.values()]
     look = {"capsize": 4, "linewidth": 3, "fmt": "o", "markersize": 7}
     figure = new_figure((8, 2 + 0.55 * len(ahead)), f"How sure is {best} ahead?")

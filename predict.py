@@ -4,7 +4,6 @@ python predict.py best.tflite photo.jpg photos/
 python predict.py best.tflite photos/ --json        # one JSON object a line
 """
 
-import argparse
 import json
 import os
 import sys
@@ -56,9 +55,7 @@ def find_images(place: str) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a line for each image; return 1 if an image is damaged, 2 if nothing can be done."""
-    title, _, examples = __doc__.partition("\n\n")
-    form = argparse.RawTextHelpFormatter
-    parser = cli.Parser("predict.py", description=title, epilog=examples, formatter_class=form)
+    parser = cli.Parser("predict.py", __doc__)
     parser.add_argument("model", type=Path, help="a .tflite or .keras file of train.py --export")
     parser.add_argument("images", nargs="+", help="images, or folders of images")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")

@@ -4,57 +4,34 @@ With the backbone frozen, a softmax on its features is a convex problem whose so
 learning rate. It is a reference and not a bound: a head that stops early may do better.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax
 
-from results import Outputs, Reference
+from features import Samples
+from results import MOST_REFERENCE_IMAGES, Outputs, Reference
 
 # C, the inverse of the strength of L2 regularisation, in the order in which it is tried.
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 NEAR = 1.01  # times the least loss of all strengths: the strongest one as near as this is chosen
 CHOOSING = 6_000  # training images that choose C
-MOST_IMAGES = 20_000  # training images that are fitted, so that time and memory stay bounded
 # Of the gradient. At ten times that, the strengths come in the right order, but the fit has not
 # converged (digits: loss 0.237 instead of 0.223).
 TOLERANCE = 1e-4
 
 
-@dataclass(frozen=True)
-class ReferenceTask:
-    """What the reference is solved from: a file of features (N, 1280), and rows of it."""
+def solve_reference(samples: Samples) -> Reference:
+    """Return the reference on cached features; a task for an executor.
 
-    directory: Path  # of the features
-    shape: tuple[int, int]
-    labels: np.ndarray  # (N,) int
-    train: np.ndarray  # rows
-    validation: np.ndarray
-
-
-def solve_reference(task: ReferenceTask) -> Reference:
-    """Return the reference on cached features; a task for an executor."""
-    # Reports import this module, and need nothing that features.py imports.
-    import features
-
-    values = features.map_features(task.directory, task.shape)
-    return fit_reference(values, task.labels, task.train, task.validation)
-
-
-def fit_reference(
-    values: np.ndarray, labels: np.ndarray, train: np.ndarray, validation: np.ndarray
-) -> Reference:
-    """Return the logistic regression on features (N, 1280), and what it says of validation rows.
-
-    C is chosen on training rows, by two folds, and belongs to the features as they are. Of more
-    than MOST_IMAGES training rows as many are drawn at random, but always the same.
+    C is chosen on training images, by two folds, and belongs to the features as they are. Of more
+    than MOST_REFERENCE_IMAGES as many are drawn at random, but always the same.
     """
-    train = np.random.default_rng(0).permutation(train)
+    values, labels = samples.map(), samples.labels
+    train = np.random.default_rng(0).permutation(samples.train)
     # An image of each class comes first, so that the limit loses no class.
     first = np.unique(labels[train], return_index=True)[1]
-    train = np.concatenate([train[first], np.delete(train, first)])[:MOST_IMAGES]
+    train = np.concatenate([train[first], np.delete(train, first)])[:MOST_REFERENCE_IMAGES]
     x, y = values[train], labels[train]
     # The same problem in a third of the iterations: the intercept is not regularised, and C scales.
     centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -63,8 +40,8 @@ def fit_reference(
     x /= scale
     C = _choose_strength(x[:CHOOSING], y[:CHOOSING], scale)
     solver = _solver(TOLERANCE).set_params(C=C * scale**2).fit(x, y)
-    label = labels[validation].astype(np.int32)
-    predicted, loss = _predict(solver, (values[validation] - centre) / scale, label)
+    label = labels[samples.validation].astype(np.int32)
+    predicted, loss = _predict(solver, (values[samples.validation] - centre) / scale, label)
     outputs = Outputs(predicted.astype(np.int32), label, loss.astype(np.float32))
     accuracy = float(np.mean(predicted == label))
     return Reference(C, accuracy, float(outputs.loss.mean(dtype=np.float64)), outputs)

@@ -17,8 +17,7 @@ import mistakes
 import plots
 from audit import audit
 from intervals import Comparison, Interval, Ranking
-from reference import MOST_IMAGES
-from results import Experiment
+from results import MOST_REFERENCE_IMAGES, Experiment
 from schedulers import CONTROL
 
 CLOSE = 1.05  # a peak is about as good as the best up to so many times the least loss
@@ -227,7 +226,7 @@ def findings(ranking: Ranking) -> str:
 
 def summarise(experiment: Experiment, ranking: Ranking) -> str:
     """Return summary.md."""
-    config, data = experiment.config, experiment.config.data
+    config, data, most = experiment.config, experiment.config.data, MOST_REFERENCE_IMAGES
     conditions = join(
         f"{key.replace('_', ' ')} {value[:12] if len(str(value)) == 64 else value}"
         for key, value in vars(config.conditions).items()
@@ -239,7 +238,7 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
         about.append(f"Left out, because damaged: {len(data.left_out):,} images ({named}).")
     found = [findings(ranking)]
     if ranking.runs:
-        (best, runs), classes = next(iter(ranking.runs.items())), map(escape, data.class_names)
+        (best, runs), classes = ranking.best, map(escape, data.class_names)
         found.append(mistakes.describe(runs, name(best, len(runs)), list(classes)))
     tuned, said = config.settings.tune, [headline(experiment, ranking)]
     said += tuning_remarks(experiment, ranking) if tuned else []
@@ -252,7 +251,7 @@ def summarise(experiment: Experiment, ranking: Ranking) -> str:
         spread="\n![How sure: seeds, and seeds and images](spread.svg)\n"
         * bool(ranking.ahead and ranking.seeds > 1),
         tuned=TUNED.format(epochs=max(map(len, config.schedules.values()))) * tuned,
-        limit=f" of {MOST_IMAGES:,} training images" * (sum(data.train) > MOST_IMAGES),
+        limit=f" of {most:,} training images" * (sum(data.train) > most),
         at=" at the chosen peak" * tuned,
         finished=sum(map(len, experiment.runs.values())),
         planned=config.settings.seeds * len(config.schedules),
@@ -278,7 +277,7 @@ def write(experiment: Experiment, ranking: Ranking) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Report on the experiment that the command line names; return the exit status, 0 or 2."""
-    parser = cli.Parser(prog="report.py", description=__doc__.partition("\n")[0])
+    parser = cli.Parser("report.py", __doc__)
     parser.add_argument("experiment", type=Path, help="a directory that train.py made")
     try:
         experiment = audit(parser.parse_args(arguments).experiment)

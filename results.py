@@ -34,6 +34,8 @@ FORMAT = 4  # raise it when what is stored, or how a run is computed, changes
 CONFIG, RESULT, HEAD, VALIDATION = "config.json", "result.json", "head.npz", "validation.npz"
 REFERENCE, IMAGES = "reference.json", "validation-images.txt"
 EXPORTS = "exports.json"
+# Training images that the reference is fitted on, so that its time and memory stay bounded.
+MOST_REFERENCE_IMAGES = 20_000
 
 
 class ExperimentError(FileError):

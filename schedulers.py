@@ -7,7 +7,6 @@
 the standard library is imported, so a typo is told before TensorFlow is loaded.
 """
 
-import argparse
 import functools
 import importlib.util
 import inspect
@@ -187,9 +186,7 @@ def preview(tables: dict[str, list[float]]) -> str:
 
 if __name__ == "__main__":
     cli.set_up_streams()
-    parser = cli.Parser(
-        "schedulers.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser("schedulers.py", __doc__)
     parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help=NAMES_HELP)
     try:
         print(preview(unroll_all(parser.parse_args().names)))

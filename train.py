@@ -28,10 +28,7 @@ def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
 
     Every mistake that can be seen without data ends the process here, with exit status 2.
     """
-    title, _, examples = __doc__.partition("\n\n")
-    parser = cli.Parser("train.py", description=title, epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS)  # fmt: skip
+    parser = cli.Parser("train.py", __doc__, argument_default=argparse.SUPPRESS)
     for field in dataclasses.fields(Settings):
         options = dict(field.metadata)
         if field.default not in (None, False, ()):

@@ -69,26 +69,27 @@ def tune(
     Where the least loss of a schedule lies on the edge of the grid, all schedules of that seed get
     more peaks on that side. It is decided by the seed's own losses, so a resume decides alike.
     """
-    grids = dict.fromkeys(seeds, START)
+    samples, grids = base.samples, dict.fromkeys(seeds, START)
     found: dict[int, dict[tuple[str, float], EpochMetrics]] = {seed: {} for seed in grids}
     parts = math.ceil(workers(executor) / max(1, len(grids)))  # few seeds use all cores, too
     while grids:
         tasks = []
         for seed, grid in grids.items():
-            held_out = hold_out(base.labels, base.train, seed)
-            sides = {"train": np.setdiff1d(base.train, held_out), "validation": held_out}
+            held_out = hold_out(samples.labels, samples.train, seed)
+            fitted = np.setdiff1d(samples.train, held_out)
+            parted = replace(samples, train=fitted, validation=held_out)
             pairs = itertools.product(shapes, (PEAKS[i] for i in grid))
             missing = [head for head in pairs if head not in found[seed]]
-            for group in split_heads(missing, base.classes, base.batch_size, parts):
+            for group in split_heads(missing, samples.classes, base.batch_size, parts):
                 rates = {(label, peak): scale_to_peak(shapes[label], peak) for label, peak in group}
-                heads = replace(base, **sides, rates=rates, seed=seed)
+                heads = replace(base, samples=parted, rates=rates, seed=seed)
                 tasks.append(GridTask(heads, bar.report))
                 bar.expect(rates.values())
         for seed, metrics in run_tasks(executor, train_grid, tasks, bar.show):
             found[seed].update(metrics)
             if len(found[seed]) < len(shapes) * len(grids[seed]):
                 continue
-            tuning = _collect(found[seed], shapes, grids[seed], base.classes)
+            tuning = _collect(found[seed], shapes, grids[seed], samples.classes)
             grown = _grow(grids[seed], [PEAKS.index(peak) for peak in tuning.chosen.values()])
             if grown != grids[seed]:
                 grids[seed] = grown  # for the next round

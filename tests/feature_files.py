@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 import model
+from features import Samples
 from heads import HeadsTask
 
 RATES = {"a": [0.0, 1e-3, 2e-3], "b": [1e-3, 1e-3], "c": [3e-4, 1e-2, 1e-4]}
@@ -17,7 +18,6 @@ def make_task(folder, classes=6, count=330, **changes):
     centres = random.normal(size=(classes, model.FEATURES))
     values = np.maximum(centres[labels] + random.normal(0, 3, (count, model.FEATURES)), 0)
     (values / 8).astype(np.float32).tofile(folder / "features.f32")
-    sides = {"train": np.arange(count * 2 // 3), "validation": np.arange(count * 2 // 3, count)}
-    task = HeadsTask(folder, values.shape, labels, **sides, classes=classes, rates=RATES, seed=0,
-        batch_size=64, dropout=0.2)  # fmt: skip
-    return replace(task, **changes)
+    train, validation = np.split(np.arange(count), [count * 2 // 3])
+    samples = Samples(folder, labels, classes, train, validation)
+    return replace(HeadsTask(samples, RATES, seed=0, batch_size=64, dropout=0.2), **changes)

@@ -41,17 +41,17 @@ def assert_equal(first, second):
 
 def test_heads_side_by_side_are_plain_keras_fits_one_by_one(tmp_path):
     task = make_task(tmp_path, dropout=0.0)
-    values = np.array(features.map_features(task.directory, task.shape))
-    held_out = (values[task.validation], task.labels[task.validation])
+    samples, values = task.samples, np.array(task.samples.map())
+    held_out = (values[samples.validation], samples.labels[samples.validation])
     for label, (metrics, head) in train(task).items():
         dense = keras.layers.Dense(6, activation="softmax")
         plain = keras.Sequential([keras.Input((model.FEATURES,)), dense])
         plain.compile(keras.optimizers.Adam(), LOSS, metrics=["accuracy"])
         dense.set_weights([model.initial_kernel(6, seed=0), np.zeros(6)])
         for epoch, of in enumerate(metrics):
-            rows = order(0, epoch, task.train)
+            rows = order(0, epoch, task.samples.train)
             plain.optimizer.learning_rate = RATES[label][epoch]
-            history = plain.fit(values[rows], task.labels[rows], batch_size=64, shuffle=False,
+            history = plain.fit(values[rows], samples.labels[rows], batch_size=64, shuffle=False,
                 verbose=0, validation_data=held_out).history  # fmt: skip
             assert of.rate == np.float32(RATES[label][epoch])
             assert of.loss == pytest.approx(history["loss"][0], abs=1e-5)
@@ -66,23 +66,20 @@ def test_training_on_features_is_training_through_the_whole_frozen_model(images,
     dataset = data.load(str(images))
     with ThreadPoolExecutor(2) as executor:
         computed = features.extract(dataset, 32, "scale", "imagenet", tmp_path, False, executor)
-    sides = {
-        "train": dataset.rows[~dataset.validation],
-        "validation": dataset.rows[dataset.validation],
-    }
-    task = HeadsTask(computed.directory, computed.shape, dataset.labels, **sides, classes=3,
-        rates={"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)  # fmt: skip
+    sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
+    samples = features.Samples(computed.directory, dataset.labels, 3, *sides)
+    task = HeadsTask(samples, {"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)
     pixels = [data.decode(encoded) for encoded in dataset.source.read(dataset.rows)]
     kernel = model.initial_kernel(3, seed=0)
     whole = model.join_model(kernel, np.zeros(3), 32, "scale", "imagenet", 0.0)
     whole.compile(keras.optimizers.Adam(), LOSS, metrics=["accuracy"])
     for epoch, of in enumerate(train(task)["a"][0]):
-        rows = order(0, epoch, task.train)
+        rows = order(0, epoch, task.samples.train)
         whole.optimizer.learning_rate = RATES["a"][epoch]
         batch = np.stack([pixels[row] for row in rows])
         history = whole.fit(batch, dataset.labels[rows], batch_size=7, shuffle=False, verbose=0)
-        held_out = np.stack([pixels[row] for row in task.validation])
-        loss, accuracy = whole.evaluate(held_out, dataset.labels[task.validation], verbose=0)
+        held_out = np.stack([pixels[row] for row in samples.validation])
+        loss, accuracy = whole.evaluate(held_out, dataset.labels[samples.validation], verbose=0)
         assert of.loss == pytest.approx(history.history["loss"][0], abs=1e-4)
         assert of.val_loss == pytest.approx(loss, abs=1e-4)
         assert of.val_accuracy == pytest.approx(accuracy, abs=1e-6)
@@ -141,10 +138,10 @@ def test_a_head_that_diverges_leaves_the_others_alone_and_predicts_nothing(tmp_p
 
 def test_the_outputs_of_a_head_are_what_was_logged_and_what_its_weights_give(tmp_path):
     task = make_task(tmp_path)
-    values = features.map_features(task.directory, task.shape)[task.validation]
+    samples, values = task.samples, task.samples.map()[task.samples.validation]
     for metrics, head in train(task).values():
         outputs = head.outputs
-        np.testing.assert_array_equal(outputs.label, task.labels[task.validation])
+        np.testing.assert_array_equal(outputs.label, samples.labels[samples.validation])
         assert np.mean(outputs.predicted == outputs.label) == metrics[-1].val_accuracy
         assert outputs.loss.mean() == pytest.approx(metrics[-1].val_loss, abs=1e-6)
         logits = values @ head.kernel + head.bias

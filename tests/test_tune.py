@@ -66,11 +66,12 @@ def test_the_chosen_peak_is_that_of_least_loss_in_the_file(tmp_path):
 
 def test_no_validation_image_can_reach_the_choice(tmp_path):
     task = make_task(tmp_path)
-    permuted = task.labels.copy()
-    permuted[task.validation] = np.random.default_rng(0).permutation(permuted[task.validation])
-    assert not np.array_equal(permuted, task.labels)
+    samples, permuted = task.samples, task.samples.labels.copy()
+    mixed = np.random.default_rng(0).permutation(permuted[samples.validation])
+    permuted[samples.validation] = mixed
+    assert not np.array_equal(permuted, samples.labels)
     tuned(tmp_path / "a", task)
-    tuned(tmp_path / "b", replace(task, labels=permuted))
+    tuned(tmp_path / "b", replace(task, samples=replace(samples, labels=permuted)))
     for seed in (0, 1):
         paths = [results.tuning_path(tmp_path / name, seed) for name in ("a", "b")]
         assert paths[0].read_bytes() == paths[1].read_bytes()
