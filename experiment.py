@@ -6,13 +6,13 @@ finished work stays; the rest is made as if never interrupted, to the last bit.
 
 import contextlib
 import importlib.metadata
+import os
 import platform
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ import results
 import runs
 import tasks
 import tune
-from heads import HeadsTask, split_heads
+from heads import HeadsTask
 from progress import TrainingBar
 from reference import solve_reference
 from results import Conditions, Config
@@ -49,9 +49,9 @@ class Prepared:
 
 
 def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None = None) -> None:
-    """Run a new experiment, on a Ray cluster if its address is given.
+    """Run a new experiment, on the Ray cluster at an address if one is given.
 
-    Raises cli.Refusal or OSError, and once it has begun cli.Unfinished.
+    Raises cli.Refusal or OSError; once it has begun cli.Unfinished.
     """
     directory = Path(settings.logdir) / settings.name
     _require_new(directory, settings)
@@ -83,12 +83,11 @@ def resume(directory: Path, ray: str | None = None) -> None:
 def _require_new(directory: Path, settings: Settings) -> None:
     """Raise Refusal if an output path is taken, OSError if logs cannot be written."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        # A process that was killed at its first write leaves a temporary file.
-        names = {path.name for path in directory.iterdir()} - {files.LOCK}
-        if not all(map(files.TEMPORARY.fullmatch, names)):
-            advice = f"choose another --name, or finish it with --resume {directory}"
-            raise cli.Refusal(f"{directory} exists; {advice}")
+    names = os.listdir(directory) if directory.exists() else []
+    # A process that was killed at its first write leaves a temporary file.
+    if not all(name == files.LOCK or files.TEMPORARY.fullmatch(name) for name in names):
+        advice = f"choose another --name, or finish it with --resume {directory}"
+        raise cli.Refusal(f"{directory} exists; {advice}")
     for path in settings.export or ():
         export.require_free(Path(path))
 
@@ -105,14 +104,16 @@ def _load(settings: Settings) -> tuple[Conditions, data.Dataset]:
         print(f"  {name:{width}} {train:7} {validation:7}")
     for note in dataset.notes:
         print(f"note: {note}")
-    copied = ("image_size", "preprocessing", "batch_size", "dropout")
     conditions = Conditions(
         format=results.FORMAT,
         data=dataset.fingerprint,
+        image_size=settings.image_size,
+        preprocessing=settings.preprocessing,
         weights=model.weights_key(settings.weights),
         engine=features.engine(),
         decoder=features.decoder(),
-        **{name: getattr(settings, name) for name in copied},
+        batch_size=settings.batch_size,
+        dropout=settings.dropout,
         **{name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")},
     )
     return conditions, dataset
@@ -174,6 +175,7 @@ def _extract(
 def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
     """Make what is missing of an experiment; raises cli.Unfinished."""
     config, dataset = prepared.config, prepared.dataset
+    settings = config.settings
     names = [dataset.names[i] for i in np.flatnonzero(dataset.validation)]
     runs.recover(directory)
     results.write_config(directory, config, names)
@@ -183,7 +185,13 @@ def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
         solving = None
         if not _is_whole(audit.read_reference, directory, config):
             solving = executor.submit(solve_reference, prepared.samples)
-        _train(directory, prepared, executor)
+        base = HeadsTask(prepared.samples, {}, 0, settings.batch_size, settings.dropout)
+        with contextlib.closing(TrainingBar(executor.queue())) as bar:
+            if settings.tune:
+                read = audit.read_tuning, directory, config
+                seeds = [seed for seed in range(settings.seeds) if not _is_whole(*read, seed)]
+                tune.tune(directory, config.schedules, base, seeds, executor, bar)
+            runs.train_missing(directory, config, base, executor, bar)
         if solving:
             results.write_reference(directory, solving.result())
         experiment = audit.audit(directory)
@@ -191,11 +199,11 @@ def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
         runs.write_means(directory, experiment.runs)
         print(report.write(experiment, ranking), end="")
         mistakes.write_contact_sheet(experiment, ranking, dataset)
-        if config.settings.export:
-            export.export(experiment, ranking, list(map(Path, config.settings.export)))
+        if settings.export:
+            export.export(experiment, ranking, list(map(Path, settings.export)))
     except (cli.Refusal, OSError) as error:
         raise cli.Unfinished(cli.describe(error, directory)) from error
-    print(_describe_link(directory, "mean" if config.settings.seeds > 1 else "seed-0"))
+    print(_describe_link(directory, "mean" if settings.seeds > 1 else "seed-0"))
 
 
 def _describe_link(directory: Path, group: str) -> str:
@@ -209,51 +217,3 @@ def _is_whole(read: Callable, *arguments: Any) -> bool:
     with contextlib.suppress(cli.Refusal):
         return read(*arguments) is not None
     return False
-
-
-def _train(directory: Path, prepared: Prepared, executor: Executor) -> None:
-    """Make what is missing of the grids and runs; the heads of a seed train side by side."""
-    config, samples = prepared.config, prepared.samples
-    settings, missing = config.settings, []
-    base = HeadsTask(samples, {}, 0, settings.batch_size, settings.dropout)
-    with contextlib.closing(TrainingBar(executor.queue())) as bar:
-        if settings.tune:
-            read = audit.read_tuning, directory, config
-            seeds = [seed for seed in range(settings.seeds) if not _is_whole(*read, seed)]
-            tune.tune(directory, config.schedules, base, seeds, executor, bar)
-        for seed in range(settings.seeds):
-            rates = _missing_runs(directory, config, seed)
-            for group in split_heads(list(rates), samples.classes, settings.batch_size):
-                heads = replace(base, rates={label: rates[label] for label in group}, seed=seed)
-                task = directory, heads, config.conditions, bar.report, executor.retries
-                missing.append(runs.RunsTask(*task))
-                bar.expect(heads.rates.values())
-        for attempts in tasks.run_tasks(executor, runs.train_runs, missing, bar.show):
-            bar.show()
-            for attempt in attempts:
-                bar.write(_summarize(runs.publish(attempt)))
-
-
-def _missing_runs(directory: Path, config: Config, seed: int) -> dict[str, list[float]]:
-    """Return the rates of a seed's runs that are still to be made, or made again."""
-    tuning, missing = audit.read_tuning(directory, config, seed), {}
-    for label in config.schedules:
-        rates = audit.planned_rates(config, tuning, label)
-        if rates is None:
-            print(f"note: every head of {label} seed {seed} diverged, so it has no run")
-            continue
-        try:
-            if (results.run_directory(directory, label, seed) / results.RESULT).exists():
-                audit.audit_run(directory, config, label, seed, tuning)
-                continue
-        except cli.Refusal as error:
-            print(f"train.py: {error}; this run is done again", file=sys.stderr)
-        missing[label] = rates
-    return missing
-
-
-def _summarize(result: results.Result) -> str:
-    final = result.val_accuracy[-1], result.val_loss[-1]
-    accuracy, loss = ("not finite" if value is None else f"{value:.4f}" for value in final)
-    run = f"{result.schedule} seed {result.seed}"
-    return f"{run}: validation accuracy {accuracy}, loss {loss} after {len(result.rate)} epochs"

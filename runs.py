@@ -1,38 +1,43 @@
-"""The runs of one seed: trained side by side, logged epoch by epoch, and put where they belong.
+"""The runs of an experiment: trained side by side for a seed, logged, and put where they belong.
 
 A new run is written in place. A run that replaces a finished one, and every attempt on a cluster,
 is written to .seed-K.TOKEN.new and renamed when it is whole; between the two renames the old one is
 .seed-K.old. So nothing finished is lost, whenever a process is killed.
 """
 
+import functools
 import math
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams import summary_v2 as hparams
 
+import audit
 import events
 import files
 import heads
-from progress import Progress
-from results import HEAD, RESULT, VALIDATION, Conditions, Result, Run, run_directory, write_outputs
-
-
-@dataclass(frozen=True)
-class RunsTask:
-    """The runs of one seed that are trained side by side."""
-
-    experiment: Path
-    heads: heads.HeadsTask
-    conditions: Conditions
-    report_progress: Callable[[Progress], None]
-    retries: bool  # Another attempt at these runs may still be writing.
+import tasks
+from cli import Refusal
+from progress import Progress, TrainingBar
+from results import (
+    HEAD,
+    RESULT,
+    VALIDATION,
+    Conditions,
+    Config,
+    Result,
+    Run,
+    run_directory,
+    write_outputs,
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,61 @@ class Attempt:
     result: Result
 
 
-def train_runs(task: RunsTask) -> list[Attempt]:
-    """Train the runs of a task, log every epoch, and return them to be published."""
-    seed, start, attempts = task.heads.seed, time.time(), []
-    runs = {label: run_directory(task.experiment, label, seed) for label in task.heads.rates}
-    directories = {label: _make_directory(run, task.retries) for label, run in runs.items()}
+def train_missing(
+    experiment: Path, config: Config, base: heads.HeadsTask, executor: Executor, bar: TrainingBar
+) -> None:
+    """Train the runs that are missing or damaged, and put each in its place."""
+    groups = []
+    for seed in range(config.settings.seeds):
+        rates = _missing_rates(experiment, config, seed)
+        for labels in heads.split_heads(list(rates), base.samples.classes, base.batch_size):
+            groups.append(replace(base, rates={label: rates[label] for label in labels}, seed=seed))
+            bar.expect(groups[-1].rates.values())
+    options = experiment, config.conditions, bar.report, executor.retries
+    train = functools.partial(train_runs, *options)
+    for attempts in tasks.run_tasks(executor, train, groups, bar.show):
+        bar.show()
+        for attempt in attempts:
+            publish(attempt)
+            result = attempt.result
+            final = result.val_accuracy[-1], result.val_loss[-1]
+            accuracy, loss = ("not finite" if end is None else f"{end:.4f}" for end in final)
+            told = f"validation accuracy {accuracy}, loss {loss} after {len(result.rate)} epochs"
+            bar.write(f"{result.schedule} seed {result.seed}: {told}")
+
+
+def _missing_rates(experiment: Path, config: Config, seed: int) -> dict[str, list[float]]:
+    """Return label and rates of a seed's runs that are still to be made, or made again."""
+    tuning, missing = audit.read_tuning(experiment, config, seed), {}
+    for label in config.schedules:
+        rates = audit.planned_rates(config, tuning, label)
+        if rates is None:
+            print(f"note: every head of {label} seed {seed} diverged, so it has no run")
+            continue
+        if (run_directory(experiment, label, seed) / RESULT).exists():
+            try:
+                audit.audit_run(experiment, config, label, seed, tuning)
+                continue
+            except Refusal as error:
+                print(f"train.py: {error}; this run is done again", file=sys.stderr)
+        missing[label] = rates
+    return missing
+
+
+def train_runs(
+    experiment: Path,
+    conditions: Conditions,
+    report: Callable[[Progress], None],
+    retries: bool,
+    task: heads.HeadsTask,
+) -> list[Attempt]:
+    """Train runs of one seed, log every epoch, and return them to be published.
+
+    With `retries`, another attempt at these runs may still be writing.
+    """
+    start, attempts = time.time(), []
+    runs = {label: run_directory(experiment, label, task.seed) for label in task.rates}
+    directories = {label: _make_directory(run, retries) for label, run in runs.items()}
     curves = {label: {name: [] for name in events.CURVES} for label in runs}
 
     def log(epoch: int, metrics: dict[str, heads.EpochMetrics]) -> None:
@@ -56,13 +111,12 @@ def train_runs(task: RunsTask) -> list[Attempt]:
             events.append_epoch(directories[label], epoch, vars(values), time.time())
             for name, value in vars(values).items():
                 curves[label][name].append(value if math.isfinite(value) else None)
-        task.report_progress(Progress(seed, metrics))
+        report(Progress(task.seed, metrics))
 
-    for label, head in heads.train_heads(task.heads, log).items():
+    for label, head in heads.train_heads(task, log).items():
         # What was planned, in float64; the curve holds what the optimizer used, in float32.
-        curves[label]["rate"] = task.heads.rates[label]
-        peak = max(task.heads.rates[label])
-        result = Result(label, seed, peak, task.conditions, **curves[label])
+        curves[label]["rate"] = rates = task.rates[label]
+        result = Result(label, task.seed, max(rates), conditions, **curves[label])
         _log_hyperparameters(directories[label], result, start)
         np.savez(directories[label] / HEAD, kernel=head.kernel, bias=head.bias)
         write_outputs(directories[label] / VALIDATION, head.outputs)
@@ -102,7 +156,7 @@ def _log_hyperparameters(directory: Path, result: Result, start: float) -> None:
     events.append(directory, Event(wall_time=time.time(), summary=summary))
 
 
-def publish(attempt: Attempt) -> Result:
+def publish(attempt: Attempt) -> None:
     """Write the result of a run and put it where it belongs; only the driver may."""
     directory, run = attempt.directory, attempt.run
     files.write_json(directory / RESULT, asdict(attempt.result))
@@ -114,7 +168,6 @@ def publish(attempt: Attempt) -> Result:
         # The old run, and attempts that were lost with their node.
         for path in (old, *run.parent.glob(f".{run.name}.*.new")):
             shutil.rmtree(path, ignore_errors=True)
-    return attempt.result
 
 
 def recover(experiment: Path) -> None:

@@ -4,9 +4,11 @@ import os
 
 os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # as train.py sets them
 
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +83,24 @@ def whole(images, tmp_path_factory):
 def copy(whole, tmp_path):
     """A copy of that folder."""
     return shutil.copytree(whole, tmp_path / "place")
+
+
+@pytest.fixture(scope="session")
+def tensorboard(whole):
+    """The address of a TensorBoard that serves that experiment."""
+    line = [sys.executable, "-m", "tensorboard.main", "--logdir", whole / "tensorboard/one"]
+    log, end = whole.with_name("log"), time.monotonic() + 60
+    with log.open("w") as file:  # Port 0: the server takes a free one and says which.
+        options = {"stdout": file, "stderr": file}
+        server = subprocess.Popen([*line, "--port", "0", "--host", "127.0.0.1"], **options)
+    try:
+        while not (address := re.search(r"TensorBoard \S+ at (http://[\d.:]+/)", log.read_text())):
+            assert server.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        yield address[1]
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 def numbers(experiment):

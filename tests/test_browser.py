@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,27 +13,7 @@ DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     not (BROWSER and DRIVER), reason="needs chromium and chromedriver (Debian: chromium-driver)"
 )
-
-
 ROWS, CURVES = "runs-data-table tb-data-table-content-row", "line-chart .series-view > svg > path"
-
-
-@pytest.fixture
-def server(whole, tmp_path):
-    """The address of a TensorBoard that shows the experiment."""
-    line = [sys.executable, "-m", "tensorboard.main", "--logdir", whole / "tensorboard/one"]
-    log, end = tmp_path / "log", time.monotonic() + 60
-    with log.open("w") as file:  # Port 0: the server takes a free one and says which.
-        options = {"stdout": file, "stderr": file}
-        process = subprocess.Popen([*line, "--port", "0", "--host", "127.0.0.1"], **options)
-    try:
-        while not (address := re.search(r"TensorBoard \S+ at (http://[\d.:]+/)", log.read_text())):
-            assert process.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
-        yield address[1]
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture
@@ -50,7 +28,7 @@ def browser():
     driver.quit()
 
 
-def test_each_link_shows_one_named_curve_a_schedule(whole, server, browser):
+def test_each_link_shows_one_named_curve_a_schedule(whole, tensorboard, browser):
     def look():
         """Return the names of the runs that are listed, and the number of curves."""
         # By one script, because elements that were found may be replaced before they are asked.
@@ -62,7 +40,7 @@ def test_each_link_shows_one_named_curve_a_schedule(whole, server, browser):
     for link, run in zip(links, ("seed-0", "mean"), strict=True):
         wanted = [f"{label}/{run}/validation" for label in ("exp", "linear_warmup")], 2
         browser.get("about:blank")
-        browser.get(server + link)
+        browser.get(tensorboard + link)
         end = time.monotonic() + 60
         while look() != wanted:
             assert time.monotonic() < end, look()
