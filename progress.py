@@ -1,6 +1,5 @@
 """The progress bar of training: one for the epochs of all heads, fed by tasks in any thread."""
 
-import queue
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +18,10 @@ class Progress:
 
 
 class TrainingBar:
-    """The bar; quiet where standard error is not a terminal."""
+    """The bar, fed by a queue of Progress; quiet where standard error is not a terminal."""
 
-    def __init__(self, reports: Any = None) -> None:
-        # Of Progress; a queue of Ray that is empty counts as false.
-        self._reports = queue.SimpleQueue() if reports is None else reports
-        self.report = self._reports.put  # what tasks call
+    def __init__(self, reports: Any):
+        self._reports, self.report = reports, reports.put  # what tasks call
         self._bar = tqdm(total=0, desc="training", unit=" epochs", disable=None)
         self.write, self.close = self._bar.write, self._bar.close
 
@@ -37,6 +34,7 @@ class TrainingBar:
         while not self._reports.empty():
             done = self._reports.get()
             if len(done.metrics) <= SHOWN:
-                now = (f"{name} {of.val_accuracy:.4f}" for name, of in done.metrics.items())
-                self._bar.set_postfix_str(f"seed {done.seed}: {', '.join(now)}", refresh=False)
+                accuracies = (f"{label} {m.val_accuracy:.4f}" for label, m in done.metrics.items())
+                text = f"seed {done.seed}: {', '.join(accuracies)}"
+                self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(len(done.metrics))
