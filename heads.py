@@ -52,6 +52,7 @@ class EpochMetrics:
 class Head:
     """A head after its last epoch."""
 
+    metrics: EpochMetrics
     kernel: np.ndarray  # (1280, C) float32
     bias: np.ndarray  # (C,) float32
     outputs: Outputs  # of the validation images
@@ -201,12 +202,14 @@ def train_heads(
         validation = sum(map(_sum_over_images, chunks)) / len(outputs)
         used = trainer.optimizer.column_rates.numpy()[:: samples.classes]
         values = np.column_stack([used, training[:, :2], validation[:, :2]]).tolist()
-        on_epoch(epoch, {label: EpochMetrics(*values[i]) for label, i in columns.items()})
+        metrics = {label: EpochMetrics(*values[i]) for label, i in columns.items()}
+        on_epoch(epoch, metrics)
         for label, i in columns.items():
             if epoch + 1 == len(task.rates[label]):
                 _, loss, predicted = outputs[:, :, i].T.copy()
                 own = slice(i * samples.classes, (i + 1) * samples.classes)
                 finished[label] = Head(
+                    metrics[label],
                     trainer.kernel.numpy()[: model.FEATURES, own],
                     trainer.bias.numpy()[own],
                     Outputs(predicted.astype(np.int32), samples.labels[samples.validation], loss),

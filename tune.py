@@ -46,14 +46,8 @@ def hold_out(samples: Samples, seed: int) -> Samples:
 
 def train_grid(report: Callable[[Progress], None], task: HeadsTask) -> tuple[int, Grid]:
     """Train heads of the grid of a seed; returns the seed and the last metrics of each head."""
-    last: Grid = {}
-
-    def keep(epoch: int, metrics: Grid) -> None:
-        last.update(metrics)
-        report(Progress(task.seed, metrics))
-
-    train_heads(task, keep)
-    return task.seed, last
+    heads = train_heads(task, lambda _, metrics: report(Progress(task.seed, metrics)))
+    return task.seed, {name: head.metrics for name, head in heads.items()}
 
 
 def tune(
@@ -69,29 +63,28 @@ def tune(
     Where the least loss of a schedule lies on the edge of the grid, all schedules of that seed get
     more peaks on that side. It is decided by the seed's own losses, so a resume decides alike.
     """
-    function = functools.partial(train_grid, bar.report)
     heads = list(itertools.product(shapes, PEAKS[START]))
     grids: dict[int, Grid] = {seed: dict.fromkeys(heads) for seed in seeds}
     while grids:
-        tasks, parts = [], math.ceil(workers(executor) / len(grids))
+        tasks = []
+        parts = math.ceil(workers(executor) / len(grids))  # few seeds use all cores, too
         for seed, grid in grids.items():
             samples = hold_out(base.samples, seed)
             missing = [head for head, metrics in grid.items() if metrics is None]
-            # Few seeds use all cores, too.
             for group in split_heads(missing, samples.classes, base.batch_size, parts):
                 rates = {(label, peak): scale_to_peak(shapes[label], peak) for label, peak in group}
                 tasks.append(replace(base, samples=samples, rates=rates, seed=seed))
                 bar.expect(rates.values())
-        for seed, trained in run_tasks(executor, function, tasks, bar.show):
-            grids[seed] |= trained
-            if None in grids[seed].values():
-                continue
-            tuning = _collect(grids[seed], base.samples.classes)
-            if more := _peaks_beyond(tuning):
-                grids[seed] |= dict.fromkeys(itertools.product(shapes, more))
-            else:
-                write_tuning(directory, seed, tuning)
-                del grids[seed]
+        train = functools.partial(train_grid, bar.report)
+        for seed, metrics in run_tasks(executor, train, tasks, bar.show):
+            grids[seed] |= metrics
+            if None not in grids[seed].values():
+                tuning = _collect(grids[seed], base.samples.classes)
+                if more := _more_peaks(tuning):
+                    grids[seed] |= dict.fromkeys(itertools.product(shapes, more))
+                else:
+                    write_tuning(directory, seed, tuning)
+                    del grids[seed]
 
 
 def _collect(grid: Grid, classes: int) -> Tuning:
@@ -105,12 +98,12 @@ def _collect(grid: Grid, classes: int) -> Tuning:
     return Tuning(peaks, loss, accuracy, choose_peaks(peaks, loss))
 
 
-def _peaks_beyond(tuning: Tuning) -> list[float]:
-    """Return more peaks for each side of the grid where a chosen one lies on the edge."""
-    chosen, more = tuning.chosen.values(), []
-    first, last = PEAKS.index(tuning.peaks[0]), PEAKS.index(tuning.peaks[-1])
-    if PEAKS[first] in chosen:
-        more += PEAKS[max(first - GROWTH, 0) : first]
-    if PEAKS[last] in chosen:
-        more += PEAKS[last + 1 : last + 1 + GROWTH]
+def _more_peaks(tuning: Tuning) -> list[float]:
+    """Return peaks beyond each edge of the grid on which a chosen one lies."""
+    lowest, *_, highest = tuning.peaks
+    more, chosen = [], tuning.chosen.values()
+    if lowest in chosen:
+        more += [peak for peak in PEAKS if peak < lowest][-GROWTH:]
+    if highest in chosen:
+        more += [peak for peak in PEAKS if peak > highest][:GROWTH]
     return more
