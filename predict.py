@@ -23,10 +23,7 @@ Classifier = Callable[[np.ndarray], np.ndarray]  # uint8 (H, W, 3) to probabilit
 
 
 def load_model(path: Path) -> tuple[list[str], Classifier]:
-    """Return class names and classifier of a file that --export wrote.
-
-    Raises OSError, KeyError, ValueError or zipfile.BadZipFile where it is another file.
-    """
+    """Return class names and classifier of a file that --export wrote."""
     with zipfile.ZipFile(path) as archive:
         names = archive.read("labels.txt").decode().split("\n")
     if path.suffix == ".keras":
@@ -40,17 +37,14 @@ def load_model(path: Path) -> tuple[list[str], Classifier]:
     return names, lambda pixels: graph.run(pixels[None])[0].copy()
 
 
-def find_images(place: str) -> list[str]:
-    """Return the images in a folder and below it, as training does; an image alone is itself.
-
-    Raises sources.DataError.
-    """
-    if not os.path.isdir(place):
-        return [place]
-    found = [image for folder in sources.scan(place) for image in folder.images]
-    if not found:
-        raise sources.DataError(f"{place}: no {' '.join(sources.EXTENSIONS)} in this folder")
-    return found
+def find_images(path: str) -> list[str]:
+    """Return the images below a folder, as training finds them; raises sources.DataError."""
+    if not os.path.isdir(path):
+        return [path]
+    images = [image for folder in sources.scan(path) for image in folder.images]
+    if not images:
+        raise sources.DataError(f"{path}: no {' '.join(sources.EXTENSIONS)} in this folder")
+    return images
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     given = parser.parse_args(arguments)
     try:
-        paths = [path for place in given.images for path in find_images(place)]
+        paths = [path for argument in given.images for path in find_images(argument)]
         names, classify = load_model(given.model)
     except sources.DataError as error:
         return cli.refuse("predict.py", error)
@@ -71,20 +65,21 @@ def main(arguments: list[str] | None = None) -> int:
         return cli.refuse("predict.py", f"{given.model}: {reason}; {advice}")
     status, source = 0, sources.FileParts([(path, 0, -1) for path in paths])
     for path, encoded in zip(paths, source.read(range(len(paths))), strict=True):
+        line = sources.one_line(path)
         try:
             probabilities = classify(decode(encoded))
         except DamagedImage as error:
-            print(f"predict.py: {sources.one_line(path)}: {error}", file=sys.stderr)
+            print(f"predict.py: {line}: {error}", file=sys.stderr)
             status = 1
             continue
         # Of equal ones the first, as in training.
-        first, second = np.argsort(-probabilities, kind="stable")[:2].tolist()
-        top = float(probabilities[first])
-        answer = {"class": names[first], "probability": top, "second": names[second]}
+        first, second = np.argsort(-probabilities, kind="stable")[:2]
+        answer = {"class": names[first], "probability": float(probabilities[first])}
+        answer["second"] = names[second]
         if given.json:
             print(json.dumps({"path": path} | answer))
         else:
-            print(f"{sources.one_line(path)}: {names[first]} {top:.4f}, then {names[second]}")
+            print(line + ": {class} {probability:.4f}, then {second}".format(**answer))
     return status
 
 
