@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 import events
-import files
 import results
-from results import Conditions, Config, Experiment, ExperimentError, Outputs, Reference, Run, Tuning
+from cli import Refusal
+from results import Conditions, Config, Experiment, Outputs, Reference, Run, Tuning
 from schedulers import scale_to_peak
 
 # The logged loss is a sum in float64, the stored losses are float32: their means differ slightly.
@@ -19,26 +19,27 @@ LOSS_TOLERANCE = 1e-5
 
 
 def audit(directory: Path) -> Experiment:
-    """Return an experiment with all its finished runs; raises ExperimentError where one fails."""
-    config, found = results.read_config(directory), results.finished_runs(directory)
-    if not found:
+    """Return an experiment with all its finished runs; raises Refusal where one fails."""
+    config, finished = results.read_config(directory), results.finished_runs(directory)
+    if not finished:
         advice = f"train.py --resume {directory} makes them"
-        raise ExperimentError(f"{directory} does not hold a finished run; {advice}")
-    tuning = {seed: read_tuning(directory, config, seed) for seed in sorted({s for _, s in found})}
+        raise Refusal(f"{directory} does not hold a finished run; {advice}")
+    seeds = sorted({seed for _, seed in finished})
+    tuning = {seed: read_tuning(directory, config, seed) for seed in seeds}
     runs: dict[str, list[Run]] = {label: [] for label in config.schedules}
-    for label, seed in found:
+    for label, seed in finished:
         if label not in runs or seed >= config.settings.seeds:
-            place = results.run_directory(directory, label, seed)
-            raise ExperimentError(f"{place} is not a run of this experiment; move it away")
+            run = results.run_directory(directory, label, seed)
+            raise Refusal(f"{run} is not a run of this experiment; move it away")
         runs[label].append(audit_run(directory, config, label, seed, tuning[seed]))
-    runs = {label: finished for label, finished in runs.items() if finished}
+    runs = {label: of_label for label, of_label in runs.items() if of_label}
     reference = read_reference(directory, config)
-    outputs = [run.outputs for finished in runs.values() for run in finished]
+    outputs = [run.outputs for of_label in runs.values() for run in of_label]
     outputs += [reference.outputs] if reference else []
     # Comparisons pair them by image.
     if not all(np.array_equal(one.label, outputs[0].label) for one in outputs):
         reason = "the labels of its runs or its reference are in different orders"
-        raise ExperimentError(f"{directory}: {reason}; restore its files")
+        raise Refusal(f"{directory}: {reason}; restore its files")
     tuning = {seed: grid for seed, grid in tuning.items() if grid}
     return Experiment(directory, config, runs, reference, tuning)
 
@@ -48,26 +49,26 @@ def audit_run(
 ) -> Run:
     """Return a finished run whose files agree with each other and with config.json.
 
-    Raises FileError, naming the run and both values, where they do not.
+    Raises Refusal, naming the run and both values, where they do not.
     """
     run = results.run_directory(experiment, label, seed)
-    result = results.read_result(run)
+    result = results.read_dataclass(results.Result, run / results.RESULT)
     if (result.schedule, result.seed) != (label, seed):
-        raise ExperimentError(f"{run}: result.json is of {result.schedule} seed {result.seed}")
+        raise Refusal(f"{run}: result.json is of {result.schedule} seed {result.seed}")
     compare_conditions(run, result.conditions, config.conditions)
     if result.rate != planned_rates(config, tuning, label) or result.peak_lr != max(result.rate):
-        raise ExperimentError(f"{run}: result.json has other rates than its schedule")
+        raise Refusal(f"{run}: result.json has other rates than its schedule")
     for name, logged in events.read_curves(run).items():
         curve = result.curve(name)
         if not len(logged) == len(curve) == len(result.rate):
-            reason = f"{len(logged)} epochs logged, {len(curve)} in result.json"
-            raise ExperimentError(f"{run}: {name}: {reason}, {len(result.rate)} planned")
+            counts = f"{len(logged)} epochs logged, {len(curve)} in result.json"
+            raise Refusal(f"{run}: {name}: {counts}, {len(result.rate)} planned")
         # Event files hold float32. Exactly equal, but NaN equals NaN.
         equal = np.isclose(np.float32(curve), logged, rtol=0, atol=0, equal_nan=True)
         if not equal.all():
             epoch = int(np.argmin(equal))
-            said = f"{name} {logged[epoch]:.6g} was logged, {curve[epoch]:.6g} is in result.json"
-            raise ExperimentError(f"{run}: epoch {epoch}: {said}")
+            values = f"{logged[epoch]:.6g} was logged, {curve[epoch]:.6g} is in result.json"
+            raise Refusal(f"{run}: epoch {epoch}: {name} {values}")
     path = run / results.VALIDATION
     outputs = results.read_outputs(path, config.data)
     _compare_means(path, outputs, result.val_accuracy[-1], result.val_loss[-1])
@@ -80,44 +81,45 @@ def audit_run(
 def _compare_means(
     path: Path, outputs: Outputs, accuracy: float | None, loss: float | None
 ) -> None:
-    """Raise ExperimentError unless accuracy (exactly) and loss are the means of the outputs."""
-    found = np.float32(np.mean(outputs.predicted == outputs.label))
-    if accuracy is None or np.float32(accuracy) != found:
-        raise ExperimentError(f"{path}: accuracy {found} of its images, {accuracy} was logged")
+    """Raise Refusal unless accuracy (exactly) and loss are the means of the outputs."""
+    correct = np.float32(np.mean(outputs.predicted == outputs.label))
+    if accuracy is None or np.float32(accuracy) != correct:
+        raise Refusal(f"{path}: accuracy {correct} of its images, {accuracy} was logged")
     mean, logged = outputs.loss.mean(dtype=np.float64), math.nan if loss is None else loss
     if not np.isclose(logged, mean, LOSS_TOLERANCE, LOSS_TOLERANCE, equal_nan=True):
-        raise ExperimentError(f"{path}: loss {mean:.6g} of its images, {loss} was logged")
+        raise Refusal(f"{path}: loss {mean:.6g} of its images, {loss} was logged")
 
 
-def compare_conditions(place: Path, found: Conditions, wanted: Conditions) -> None:
-    """Raise ExperimentError that names the first condition with two values."""
+def compare_conditions(path: Path, actual: Conditions, wanted: Conditions) -> None:
+    """Raise Refusal that names the first condition with two values."""
     for name, value in vars(wanted).items():
-        if (other := getattr(found, name)) != value:
-            said = f"was made with {name} {other!r} instead of {value!r}"
-            raise ExperimentError(f"{place} {said}")
+        if (other := getattr(actual, name)) != value:
+            reason = f"was made with {name} {other!r} instead of {value!r}"
+            advice = "restore that, or start a new experiment with another --name"
+            raise Refusal(f"{path} {reason}; {advice}")
 
 
 def read_reference(experiment: Path, config: Config) -> Reference | None:
-    """Return the reference or None; raises FileError where its two files disagree."""
+    """Return the reference or None; raises Refusal where its two files disagree."""
     path = experiment / results.REFERENCE
     if not path.exists():
         return None
     outputs = results.read_outputs(path.with_suffix(".npz"), config.data)
-    reference = results.from_json(Reference, files.read_json(path) | {"outputs": outputs}, path)
+    reference = results.read_dataclass(Reference, path, outputs=outputs)
     _compare_means(path, outputs, reference.val_categorical_accuracy, reference.val_loss)
     return reference
 
 
 def read_tuning(experiment: Path, config: Config, seed: int) -> Tuning | None:
-    """Return the grid of a seed, or None without --tune; raises FileError where it is wrong."""
+    """Return the grid of a seed, or None without --tune; raises Refusal where it is wrong."""
     if not config.settings.tune:
         return None
     path = results.tuning_path(experiment, seed)
-    tuning = results.from_json(Tuning, files.read_json(path), path)
+    tuning = results.read_dataclass(Tuning, path)
     if set(tuning.loss) != set(config.schedules):
-        raise ExperimentError(f"{path} is not of the schedules in config.json")
+        raise Refusal(f"{path} is not of the schedules in config.json")
     if tuning.chosen != results.choose_peaks(tuning.peaks, tuning.loss):
-        raise ExperimentError(f"{path}: the chosen peaks are not those of least loss")
+        raise Refusal(f"{path}: the chosen peaks are not those of least loss")
     return tuning
 
 

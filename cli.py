@@ -6,8 +6,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
+
+
+class Refusal(Exception):
+    """A command cannot do what it was asked to; the message says what, where, and what to do."""
+
+
+class Unfinished(Refusal):
+    """An experiment stopped after it had begun, and can be resumed."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,31 +44,29 @@ def bounded(kind: type, least: float, most: float) -> Callable[[str], Any]:
 
 
 def set_up_streams() -> None:
-    """Let pipes show each line at once, terminals lack letters, and Ctrl-C and `| head` end it."""
+    """Let pipes show each line at once, terminals lack letters, and Ctrl-C and `| head` end it.
+
+    What C++ code writes to standard error goes to /dev/null, because TensorFlow and LiteRT print
+    messages that no setting switches off; sys.stderr and tracebacks of crashes are still shown.
+    """
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     for name in ("SIGINT", "SIGPIPE"):  # Windows has no SIGPIPE.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
-
-
-def silence_native_stderr() -> None:
-    """Send what C++ code writes to standard error to /dev/null; sys.stderr still works.
-
-    For the rest of the process, because TensorFlow and LiteRT print messages that no setting
-    switches off. Tracebacks of crashes are still shown.
-    """
     sys.stderr.flush()
     sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     faulthandler.enable(sys.stderr)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def refuse(program: str, message: object) -> int:
-    """Print why a command cannot do what it was asked to; returns the exit status 2."""
-    print(f"{program}: error: {message}", file=sys.stderr)
+def describe(error: object, path: object = "a file") -> str:
+    """Return what a Refusal or an OSError says; `path` is where it was, if the system is silent."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or path}: {error.strerror}"
+    return str(error)
+
+
+def refuse(program: str, error: object) -> int:
+    """Print in one line why a command cannot do what it was asked to; returns exit status 2."""
+    print(f"{program}: error: {describe(error)}", file=sys.stderr)
     return 2
-
-
-def is_folder_name(name: str) -> bool:
-    """Whether a name is that of a folder and nothing else: a path could lead anywhere."""
-    return name == Path(name).name != "" and not name.startswith(".") and name.isprintable()

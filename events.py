@@ -1,5 +1,7 @@
 """TensorBoard's event files: the curves of a run, written epoch by epoch and read back."""
 
+import contextlib
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from tensorboard.compat.tensorflow_stub.errors import OpError, OutOfRangeError
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from files import FileError
+from cli import Refusal
 
 # TensorBoard wants "tfevents" in a file's name; the usual name holds that of the host, too.
 FILE = "events.out.tfevents.v2"
@@ -30,11 +32,10 @@ def append_epoch(run: Path, epoch: int, metrics: Mapping[str, float], time: floa
 
     Files have their final names from the start, so that a live TensorBoard does not read twice.
     """
-    for side in SIDES:
-        summary = Summary()
-        for name, (where, tag) in CURVES.items():
-            if where == side:
-                summary.value.add(tag=tag, simple_value=metrics[name])
+    summaries = {side: Summary() for side in SIDES}
+    for name, (side, tag) in CURVES.items():
+        summaries[side].value.add(tag=tag, simple_value=metrics[name])
+    for side, summary in summaries.items():
         append(run / side, Event(step=epoch, wall_time=time, summary=summary))
 
 
@@ -49,33 +50,29 @@ def append(directory: Path, event: Event) -> None:
 
 
 def read_curves(run: Path) -> dict[str, np.ndarray]:
-    """Return the CURVES in the event files of a run, float32 (epochs,) each; raises FileError."""
-    scalars = {side: read_scalars(run / side) for side in SIDES}
-    curves = {}
+    """Return the CURVES in the event files of a run, float32 (epochs,) each; raises Refusal."""
+    scalars, curves = {side: read_scalars(run / side) for side in SIDES}, {}
     for name, (side, tag) in CURVES.items():
-        steps = scalars[side].get(tag, {})
-        if sorted(steps) != list(range(len(steps))) or not steps:
-            raise FileError(f"{run / side}: {tag} is not logged for every epoch")
-        curves[name] = np.float32([steps[epoch] for epoch in sorted(steps)])
+        values = scalars[side].get(tag, [])
+        if [epoch for epoch, _ in values] != list(range(len(values))):
+            raise Refusal(f"{run / side}: {tag} is not logged once for every epoch")
+        curves[name] = np.float32([value for _, value in values])
     return curves
 
 
-def read_scalars(directory: Path) -> dict[str, dict[int, float]]:
-    """Return `{tag: {epoch: value}}` of all event files of a directory; raises FileError."""
-    found: dict[str, dict[int, float]] = {}
-    for file in sorted(directory.glob("*tfevents*")):
-        reader = PyRecordReader_New(str(file))
-        while True:
-            try:
-                reader.GetNext()
-            except OutOfRangeError:
-                break
-            except OpError as error:
-                raise FileError(f"{file} is damaged: {error.message}") from None
-            event = Event.FromString(reader.record())
-            for value in event.summary.value:
-                if value.HasField("simple_value"):
-                    if event.step in found.setdefault(value.tag, {}):
-                        raise FileError(f"{file}: {value.tag} has epoch {event.step} twice")
-                    found[value.tag][event.step] = value.simple_value
-    return found
+def read_scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return `{tag: [(epoch, value), ...]}` of a directory's event files; raises Refusal."""
+    scalars = defaultdict(list)
+    for path in sorted(directory.glob("*tfevents*")):
+        reader = PyRecordReader_New(str(path))
+        try:
+            with contextlib.suppress(OutOfRangeError):
+                while True:
+                    reader.GetNext()
+                    event = Event.FromString(reader.record())
+                    for value in event.summary.value:
+                        if value.HasField("simple_value"):
+                            scalars[value.tag].append((event.step, value.simple_value))
+        except OpError as error:
+            raise Refusal(f"{path} is damaged: {error.message}") from None
+    return scalars

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import files
 import model
+from cli import Refusal as ExperimentError
 from intervals import Ranking
-from results import EXPORTS, HEAD, Experiment, ExperimentError, read_arrays, run_directory
+from results import EXPORTS, HEAD, Experiment, read_arrays, run_directory
 from tensorflow_setup import keras
 
 

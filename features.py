@@ -29,6 +29,7 @@ import files
 import litert
 import model
 import tasks
+from cli import Refusal
 from tensorflow_setup import tf
 
 FORMAT = 5  # raise it when what is stored, or how it is computed, changes
@@ -40,7 +41,7 @@ Rows = Iterator[tuple[int, np.ndarray]]  # number of a row, and its image (H, W,
 Engine = Callable[[Rows], Rows]  # uint8 images to float32 features
 
 
-class CacheError(Exception):
+class CacheError(Refusal):
     """The cache cannot be used; the message says what, where, and what to do."""
 
 
@@ -197,7 +198,7 @@ def provide_shard(task: ShardTask) -> Shard:
 
 def _read_record(task: ShardTask) -> ShardRecord | None:
     """Return the record of a cached shard; None if it, or the shard, is damaged."""
-    with contextlib.suppress(files.FileError, OSError):
+    with contextlib.suppress(Refusal, OSError):
         record = ShardRecord(**files.read_json(task.record_path))
         begin, size = task.rows.start * ROW_BYTES, len(task.rows) * ROW_BYTES
         rows = np.fromfile(task.record_path.with_name(ROWS), np.uint8, size, offset=begin)

@@ -12,19 +12,14 @@ from typing import Any
 
 import filelock
 
+from cli import Refusal
+
 LOCK = ".lock"  # file in a locked directory; it stays there
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of files that are being written
 
 
-class FileError(Exception):
-    """A file or directory cannot be used as it is; the message says which, why, and what to do."""
-
-
 def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Write a file so that a reader finds the old content or the new one, never a part.
-
-    Raises OSError that names `path`, not the temporary file beside it.
-    """
+    """Write a file so that a reader finds the old content or the new one, never a part."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -33,7 +28,7 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except OSError as error:  # names the temporary file
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         with contextlib.suppress(OSError):
@@ -55,13 +50,13 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Return the object in a JSON file; raises FileError where there is none."""
+    """Return the object in a JSON file; raises Refusal where there is none."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FileError(f"{path} cannot be read: {error}") from None
+        raise Refusal(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
-        raise FileError(f"{path} does not hold a JSON object")
+        raise Refusal(f"{path} does not hold a JSON object")
     return value
 
 
@@ -77,10 +72,10 @@ def hash_json(value: Any) -> str:
 
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Lock a directory until the block ends; raises FileError if another process has it."""
+    """Lock a directory until the block ends; raises Refusal if another process has it."""
     try:
         with filelock.FileLock(directory / LOCK, timeout=0):
             yield
     except filelock.Timeout:
         reason = "another process is working on it; wait, or choose another --name"
-        raise FileError(f"{directory}: {reason}") from None
+        raise Refusal(f"{directory}: {reason}") from None

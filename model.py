@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import files
+from cli import Refusal
 from tensorflow_setup import keras, tf
 
 FEATURES = 1280  # numbers that MobileNetV2 gives for one image after pooling
@@ -19,7 +20,7 @@ IMAGENET_SHA256 = "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b7954408
 WAY_ON = "--weights takes imagenet, random or a file"
 
 
-class WeightsError(Exception):
+class WeightsError(Refusal):
     """The backbone's weights cannot be used; the message says what, where, and what to do."""
 
 

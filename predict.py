@@ -85,5 +85,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     cli.set_up_streams()
-    cli.silence_native_stderr()
     sys.exit(main())

@@ -282,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         experiment = audit(parser.parse_args(arguments).experiment)
         print(write(experiment, intervals.rank(experiment)), end="")
-    except (files.FileError, OSError) as error:
+    except (cli.Refusal, OSError) as error:
         return cli.refuse("report.py", error)
     return 0
 

@@ -27,19 +27,14 @@ from typing import Any
 import numpy as np
 
 import files
-from files import FileError
+from cli import Refusal
 from settings import Settings
 
 FORMAT = 4  # raise it when what is stored, or how a run is computed, changes
 CONFIG, RESULT, HEAD, VALIDATION = "config.json", "result.json", "head.npz", "validation.npz"
-REFERENCE, IMAGES = "reference.json", "validation-images.txt"
-EXPORTS = "exports.json"
+REFERENCE, IMAGES, EXPORTS = "reference.json", "validation-images.txt", "exports.json"
 # Training images that the reference is fitted on, so that its time and memory stay bounded.
 MOST_REFERENCE_IMAGES = 20_000
-
-
-class ExperimentError(FileError):
-    """An experiment or a run cannot be used; the message says what, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -164,9 +159,12 @@ def tuning_path(experiment: Path, seed: int) -> Path:
 
 def choose_peaks(peaks: list[float], loss: dict[str, list[float | None]]) -> dict[str, float]:
     """Return the peak of least loss of each schedule, the lower of equal ones."""
-    pairs = {label: zip(values, peaks, strict=True) for label, values in loss.items()}
-    finite = {label: [pair for pair in of if pair[0] is not None] for label, of in pairs.items()}
-    return {label: min(of)[1] for label, of in finite.items() if of}
+    chosen = {}
+    for label, losses in loss.items():
+        pairs = [pair for pair in zip(losses, peaks, strict=True) if pair[0] is not None]
+        if pairs:
+            chosen[label] = min(pairs)[1]
+    return chosen
 
 
 def is_diverged(loss: float | None, val_loss: float | None, classes: float) -> bool:
@@ -176,14 +174,10 @@ def is_diverged(loss: float | None, val_loss: float | None, classes: float) -> b
     return loss > math.log(classes)
 
 
-def write_config(experiment: Path, config: Config) -> None:
-    """Write config.json."""
+def write_config(experiment: Path, config: Config, images: list[str]) -> None:
+    """Write config.json, and the names of the validation images."""
     files.write_json(experiment / CONFIG, dataclasses.asdict(config))
-
-
-def write_image_names(experiment: Path, names: list[str]) -> None:
-    """Write the names of the validation images, one a line."""
-    text = "".join(f"{name}\n" for name in names)
+    text = "".join(f"{name}\n" for name in images)
     files.write_atomically(experiment / IMAGES, text.encode(errors="backslashreplace"))
 
 
@@ -201,61 +195,61 @@ def write_tuning(experiment: Path, seed: int, tuning: Tuning) -> None:
 
 def write_reference(experiment: Path, reference: Reference) -> None:
     """Write the reference, its numbers last."""
-    path = experiment / REFERENCE
-    write_outputs(path.with_suffix(".npz"), reference.outputs)
-    files.write_json(path, {k: v for k, v in vars(reference).items() if k != "outputs"})
+    path, numbers = experiment / REFERENCE, dict(vars(reference))
+    write_outputs(path.with_suffix(".npz"), numbers.pop("outputs"))
+    files.write_json(path, numbers)
 
 
-def from_json(kind: type, value: dict[str, Any], path: Path) -> Any:
-    """Build a dataclass from a JSON object; raises ExperimentError that names wrong fields."""
+def read_dataclass(kind: type, path: Path, **others: Any) -> Any:
+    """Return the dataclass in a JSON file, with `others` not in it; raises Refusal."""
+    return _build(kind, files.read_json(path) | others, path)
+
+
+def _build(kind: type, value: dict[str, Any], path: Path) -> Any:
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     if wrong := ", ".join(sorted(set(value) ^ set(fields))):
         reason = f"not in the format of this version ({wrong})"
-        raise ExperimentError(f"{path} is {reason}; restore it, or start a new experiment")
-    nested = {name: of for name, of in fields.items() if isinstance(value[name], dict)}
-    nested = {name: of for name, of in nested.items() if dataclasses.is_dataclass(of)}
-    return kind(**value | {name: from_json(of, value[name], path) for name, of in nested.items()})
+        raise Refusal(f"{path} is {reason}; restore it, or start a new experiment")
+    for name, inner in fields.items():
+        if dataclasses.is_dataclass(inner) and isinstance(value[name], dict):
+            value = value | {name: _build(inner, value[name], path)}
+    return kind(**value)
 
 
 def read_config(experiment: Path) -> Config:
-    """Return config.json; raises FileError where it is missing or in another format."""
+    """Return config.json; raises Refusal where it is missing or in another format."""
     path = experiment / CONFIG
     if not path.is_file():
-        raise ExperimentError(f"{experiment} does not hold {CONFIG}; give a folder train.py made")
-    config = from_json(Config, files.read_json(path), path)
+        raise Refusal(f"{experiment} does not hold {CONFIG}; give a folder train.py made")
+    config = read_dataclass(Config, path)
     if config.conditions.format != FORMAT:
-        found = f"is of format {config.conditions.format}, this version has {FORMAT}"
-        raise ExperimentError(f"{path} {found}; use the commit in it")
+        reason = f"is of format {config.conditions.format}, this version has {FORMAT}"
+        raise Refusal(f"{path} {reason}; use the commit in it")
     return config
 
 
-def read_result(run: Path) -> Result:
-    """Return the result of a run; raises FileError where it is missing or in another format."""
-    return from_json(Result, files.read_json(run / RESULT), run / RESULT)
-
-
 def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
-    """Return the arrays of these names in an .npz file; raises ExperimentError."""
+    """Return the arrays of these names in an .npz file; raises Refusal."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return [arrays[name] for name in names]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ExperimentError(f"{path} cannot be read: {error}") from None
+        raise Refusal(f"{path} cannot be read: {error}") from None
 
 
 def read_outputs(path: Path, data: Data) -> Outputs:
-    """Return the outputs in an .npz file; raises ExperimentError unless they fit the data."""
+    """Return the outputs in an .npz file; raises Refusal unless they fit the data."""
     outputs = Outputs(*read_arrays(path, "predicted", "label", "loss"))
     count = sum(data.validation)
     if any(array.shape != (count,) for array in vars(outputs).values()):
-        raise ExperimentError(f"{path} does not hold {count} validation images")
+        raise Refusal(f"{path} does not hold {count} validation images")
     if np.bincount(outputs.label, minlength=len(data.validation)).tolist() != data.validation:
-        raise ExperimentError(f"{path}: its labels are not those of the validation images")
+        raise Refusal(f"{path}: its labels are not those of the validation images")
     return outputs
 
 
 def finished_runs(experiment: Path) -> list[tuple[str, int]]:
     """List the label and seed of every run with a result, whatever is in it."""
-    found = [path.parent for path in experiment.glob(f"*/seed-*/{RESULT}")]
-    numbered = [run for run in found if re.fullmatch(r"seed-(0|[1-9]\d*)", run.name)]
+    runs = [path.parent for path in experiment.glob(f"*/seed-*/{RESULT}")]
+    numbered = [run for run in runs if re.fullmatch(r"seed-(0|[1-9]\d*)", run.name)]
     return sorted((run.parent.name, int(run.name.removeprefix("seed-"))) for run in numbered)

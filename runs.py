@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import summary_v2 as hparams
 
 import events
 import files
@@ -39,21 +39,21 @@ class RunsTask:
 class Attempt:
     """A trained run that lacks only its result.json."""
 
-    place: Path  # where it was written
+    directory: Path  # where it was written
     run: Path  # where it belongs
     result: Result
 
 
 def train_runs(task: RunsTask) -> list[Attempt]:
     """Train the runs of a task, log every epoch, and return them to be published."""
-    seed, start, finished = task.heads.seed, time.time(), []
+    seed, start, attempts = task.heads.seed, time.time(), []
     runs = {label: run_directory(task.experiment, label, seed) for label in task.heads.rates}
-    places = {label: _begin(run, task.retries) for label, run in runs.items()}
+    directories = {label: _make_directory(run, task.retries) for label, run in runs.items()}
     curves = {label: {name: [] for name in events.CURVES} for label in runs}
 
     def log(epoch: int, metrics: dict[str, heads.EpochMetrics]) -> None:
         for label, values in metrics.items():
-            events.append_epoch(places[label], epoch, vars(values), time.time())
+            events.append_epoch(directories[label], epoch, vars(values), time.time())
             for name, value in vars(values).items():
                 curves[label][name].append(value if math.isfinite(value) else None)
         task.report_progress(Progress(seed, metrics))
@@ -63,18 +63,29 @@ def train_runs(task: RunsTask) -> list[Attempt]:
         curves[label]["rate"] = task.heads.rates[label]
         peak = max(task.heads.rates[label])
         result = Result(label, seed, peak, task.conditions, **curves[label])
-        _log_hyperparameters(places[label], result, start)
-        np.savez(places[label] / HEAD, kernel=head.kernel, bias=head.bias)
-        write_outputs(places[label] / VALIDATION, head.outputs)
-        finished.append(Attempt(places[label], runs[label], result))
-    return finished
+        _log_hyperparameters(directories[label], result, start)
+        np.savez(directories[label] / HEAD, kernel=head.kernel, bias=head.bias)
+        write_outputs(directories[label] / VALIDATION, head.outputs)
+        attempts.append(Attempt(directories[label], runs[label], result))
+    return attempts
 
 
-def _log_hyperparameters(place: Path, result: Result, start: float) -> None:
+def _make_directory(run: Path, retries: bool) -> Path:
+    """Make the empty directory to write a run to: its own, if nothing else can be there."""
+    directory = run
+    if retries or (run / RESULT).exists():
+        directory = run.with_name(f".{run.name}.{secrets.token_hex(4)}.new")
+    shutil.rmtree(directory, ignore_errors=True)
+    run.parent.mkdir(exist_ok=True)
+    # Without parents: an experiment that was removed must not come back without its config.json.
+    directory.mkdir()
+    for side in events.SIDES:
+        (directory / side).mkdir()
+    return directory
+
+
+def _log_hyperparameters(directory: Path, result: Result, start: float) -> None:
     """Log what TensorBoard's HParams page shows of a finished run."""
-    # It imports TensorFlow, which tensorflow_setup.py must have set up before.
-    from tensorboard.plugins.hparams import api_pb2, summary
-
     values = {
         "schedule": result.schedule,
         "seed": result.seed,
@@ -86,43 +97,23 @@ def _log_hyperparameters(place: Path, result: Result, start: float) -> None:
         "batch size": result.conditions.batch_size,
         "dropout": result.conditions.dropout,
     }
-    name = f"{result.schedule}/seed-{result.seed}"
-    for content in (
-        summary.session_start_pb(values, group_name=name, start_time_secs=start),
-        summary.session_end_pb(api_pb2.STATUS_SUCCESS),
-    ):
-        # From TensorFlow's class of this message to TensorBoard's.
-        content = Summary.FromString(content.SerializeToString())
-        events.append(place, Event(wall_time=time.time(), summary=content))
-
-
-def _begin(run: Path, retries: bool) -> Path:
-    """Return the empty directory to write a run to: its own, if nothing else can be there."""
-    place = run
-    if retries or (run / RESULT).exists():
-        place = run.with_name(f".{run.name}.{secrets.token_hex(4)}.new")
-    shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(exist_ok=True)
-    # Without parents: an experiment that was removed must not come back without its config.json.
-    place.mkdir()
-    for side in events.SIDES:
-        (place / side).mkdir()
-    return place
+    run = f"{result.schedule}/seed-{result.seed}"
+    summary = hparams.hparams_pb(values, trial_id=run, start_time_secs=start)
+    events.append(directory, Event(wall_time=time.time(), summary=summary))
 
 
 def publish(attempt: Attempt) -> Result:
     """Write the result of a run and put it where it belongs; only the driver may."""
-    place, run = attempt.place, attempt.run
-    files.write_json(place / RESULT, asdict(attempt.result))
-    if place != run:
+    directory, run = attempt.directory, attempt.run
+    files.write_json(directory / RESULT, asdict(attempt.result))
+    if directory != run:
         old = run.with_name(f".{run.name}.old")
         if run.exists():
             run.rename(old)
-        place.rename(run)
-        shutil.rmtree(old, ignore_errors=True)
-        # Attempts that were lost with their node.
-        for lost in run.parent.glob(f".{run.name}.*.new"):
-            shutil.rmtree(lost, ignore_errors=True)
+        directory.rename(run)
+        # The old run, and attempts that were lost with their node.
+        for path in (old, *run.parent.glob(f".{run.name}.*.new")):
+            shutil.rmtree(path, ignore_errors=True)
     return attempt.result
 
 
@@ -147,10 +138,9 @@ def write_means(experiment: Path, runs: dict[str, list[Run]]) -> None:
         if len(finished) > 1:
             for side in events.SIDES:
                 (mean / side).mkdir(parents=True)
-            curves = {
-                name: np.mean([run.result.curve(name) for run in finished], axis=0)
-                for name in events.CURVES
-            }
-            for epoch in range(len(curves["rate"])):
-                metrics = {name: curve[epoch] for name, curve in curves.items()}
-                events.append_epoch(mean, epoch, metrics, time.time())
+            for epoch in range(len(finished[0].result.rate)):
+                values = {
+                    name: np.mean([run.result.curve(name)[epoch] for run in finished])
+                    for name in events.CURVES
+                }
+                events.append_epoch(mean, epoch, values, time.time())

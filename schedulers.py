@@ -30,7 +30,7 @@ OWN_EPOCHS = 50  # epochs of a user's schedule, as of the report's runs 2 and 3
 LARGEST = 2.0**128 * (1 - 2.0**-24)  # the largest float32; the optimizer's rate is one
 
 
-class ScheduleError(ValueError):
+class ScheduleError(cli.Refusal):
     """A schedule cannot be used; the message says which one, in which epoch, and why."""
 
 

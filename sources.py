@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from cli import Refusal
+
 NAMED = 10  # a note names so many things and counts the others
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # These lie beside images and are not worth a note.
@@ -28,7 +30,7 @@ SPLITS = {
 }
 
 
-class DataError(Exception):
+class DataError(Refusal):
     """The data cannot be used as they are; the message says what, where, and what to do."""
 
 

@@ -10,12 +10,12 @@ from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wa
 from pathlib import Path
 from typing import Any
 
-from sources import Source
+from cli import Refusal
 
 AHEAD = 3  # tasks a core that are submitted before their turn; more would only fill memory
 
 
-class ExecutorError(Exception):
+class ExecutorError(Refusal):
     """Tasks cannot run where they should; the message says where, why, and what to do."""
 
 
@@ -23,25 +23,11 @@ class Threads(ThreadPoolExecutor):
     """An executor with one thread for each core of this machine."""
 
     retries = False  # whether a task may begin again elsewhere while its first attempt still runs
+    queue = queue.SimpleQueue  # makes a queue into which tasks may put
 
     def __init__(self) -> None:
         self.workers = cores()
-        self.queue = queue.SimpleQueue  # makes a queue into which tasks may put
         super().__init__(self.workers)
-
-
-def open_executor(ray: str | None, folders: list[Path], images: Source, weights: str) -> Executor:
-    """Return the executor of an experiment: threads here, or a Ray cluster at an address.
-
-    Every node of a cluster must see the folders, images and weights as this process does. Raises
-    ExecutorError.
-    """
-    if ray is None:
-        return Threads()
-    # Ray is optional.
-    import cluster
-
-    return cluster.RayExecutor(ray, folders, images, weights)
 
 
 def cores() -> int:
@@ -78,10 +64,10 @@ def run_tasks(
     and the tasks that have not begun are cancelled.
     """
     waiting, remaining = set(), iter(arguments)
-    limit = AHEAD * workers(executor)
     try:
         while True:
-            for argument in itertools.islice(remaining, limit - len(waiting)):
+            free = AHEAD * workers(executor) - len(waiting)
+            for argument in itertools.islice(remaining, free):
                 waiting.add(executor.submit(function, argument))
             if not waiting:
                 return

@@ -34,10 +34,10 @@ def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
         if field.default not in (None, False, ()):
             options["help"] += f" (default: {field.default})"
         parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
-    parser.add_argument("--resume", help="finish the experiment in DIR, with the arguments it was "
-        "begun with", metavar="DIR")  # fmt: skip
-    parser.add_argument("--ray", help="run on all nodes of the Ray cluster at this address; local: "
-        "start one here", metavar="ADDRESS")  # fmt: skip
+    help = "finish the experiment in DIR, with the arguments it was begun with"
+    parser.add_argument("--resume", help=help, metavar="DIR")
+    help = "run on all nodes of the Ray cluster at this address; local: start one here"
+    parser.add_argument("--ray", help=help, metavar="ADDRESS")
     given = vars(parser.parse_args(arguments))
     ray = given.pop("ray", None)
     if "resume" in given:
@@ -53,9 +53,9 @@ def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
         parser.error("TFRecords need --train and --test")
     if "tune" in given and {"lr", "peak_lr"} & set(given):
         parser.error("--tune chooses the rates itself; leave out --lr and --peak-lr")
-    given.setdefault("name", datetime.datetime.now().strftime("%Y%m%d-%H%M%S"))
-    if not cli.is_folder_name(given["name"]):
-        parser.error(f"--name must be a plain folder name, got {given['name']!r}")
+    name = given.setdefault("name", datetime.datetime.now().strftime("%Y%m%d-%H%M%S"))
+    if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
+        parser.error(f"--name must be a plain folder name, got {name!r}")
     if not records and given.get("data", Settings.data) == "digits":
         given.setdefault("image_size", DIGITS_SIZE)
     for path in given.get("export", ()):
@@ -64,40 +64,26 @@ def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
     return Settings(**given), ray
 
 
-def unroll_schedules(given: Settings) -> dict[str, list[float]]:
-    """Return the table of rates of every schedule; with --tune the control's, too.
-
-    Raises schedulers.ScheduleError, also for a flag that changes no rate.
-    """
-    names, flags = list(given.schedule), ("lr", "peak_lr", "drop_factor")
-    if given.tune:
-        names = [name for name in names if name != schedulers.CONTROL] + [schedulers.CONTROL]
-    read = {flag: getattr(given, flag) for flag in flags if getattr(given, flag) is not None}
-    place = os.getcwd()
-    try:
-        tables = schedulers.unroll_all(names, given.epochs, given.tune, **read)
-        for flag, value in read.items():
-            others = {**read, flag: value / 2}
-            if schedulers.unroll_all(names, given.epochs, given.tune, **others) == tables:
-                reason = "it changes no rate of the chosen schedules; leave it out"
-                raise schedulers.ScheduleError(f"--{flag.replace('_', '-')}: {reason}")
-    finally:
-        # A user's schedule may change the working directory, and paths are relative to it.
-        os.chdir(place)
+def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
+    """Return the rates of every schedule, with --tune also the control's; raises cli.Refusal."""
+    names = list(settings.schedule)
+    if settings.tune and schedulers.CONTROL not in names:
+        names.append(schedulers.CONTROL)
+    flags = {flag: getattr(settings, flag) for flag in ("lr", "peak_lr", "drop_factor")}
+    flags = {flag: value for flag, value in flags.items() if value is not None}
+    tables = schedulers.unroll_all(names, settings.epochs, settings.tune, **flags)
+    for flag, value in flags.items():
+        others = {**flags, flag: value / 2}
+        if schedulers.unroll_all(names, settings.epochs, settings.tune, **others) == tables:
+            reason = "it changes no rate of the chosen schedules; leave it out"
+            raise cli.Refusal(f"--{flag.replace('_', '-')}: {reason}")
     for label, rates in tables.items():
-        if given.tune and not any(rates):
-            raise schedulers.ScheduleError(f"{label} is 0 in every epoch; --tune cannot scale it")
+        if settings.tune and not any(rates):
+            raise cli.Refusal(f"{label} is 0 in every epoch; --tune cannot scale it")
     return tables
 
 
-def resume_command(directory: Path, ray: str | None) -> str:
-    """Return the command that finishes an experiment, invoked as this process was."""
-    # The interpreter, its options and the script.
-    called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-    return shlex.join([*called, "--resume", str(directory), *(["--ray", ray] if ray else [])])
-
-
-def end_on_signals(directory: Path, ray: str | None) -> None:
+def end_on_signals(directory: Path, resume_command: str) -> None:
     """End at once on Ctrl-C and SIGTERM, with one line that tells how to go on.
 
     TensorFlow's calls cannot be cancelled, but files are always whole, so it does not
@@ -106,9 +92,7 @@ def end_on_signals(directory: Path, ray: str | None) -> None:
 
     def end(number: int, frame: object) -> None:
         begun = (directory / "config.json").exists()
-        advice = (
-            f"continue with: {resume_command(directory, ray)}" if begun else "repeat the command"
-        )
+        advice = f"continue with: {resume_command}" if begun else "repeat the command"
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             newline = "\n" if sys.stderr.isatty() else ""  # below the progress bar
@@ -126,30 +110,27 @@ def main(arguments: list[str]) -> int:
     for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
         os.environ[f"{library}_THREADS"] = "1"
     given, ray = parse_arguments(arguments)
-    resumed = isinstance(given, Path)
-    directory = given if resumed else Path(given.logdir) / given.name
-    end_on_signals(directory, ray)
+    directory = given if isinstance(given, Path) else Path(given.logdir) / given.name
+    # The interpreter, its options and the script, as this process was called.
+    called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    command = [*called, "--resume", str(directory), *(["--ray", ray] if ray else [])]
+    end_on_signals(directory, shlex.join(command))
     try:
-        tables = {} if resumed else unroll_schedules(given)
-    except schedulers.ScheduleError as error:
-        return cli.refuse("train.py", error)
+        tables = {} if isinstance(given, Path) else unroll_schedules(given)
+        # TensorFlow is loaded only now, so that a typo is reported at once.
+        import experiment
 
-    # TensorFlow is loaded only now, so that a typo is reported at once.
-    import experiment
-
-    try:
-        if resumed:
-            experiment.resume(directory, ray)
+        if isinstance(given, Path):
+            experiment.resume(given, ray)
         else:
             experiment.run(given, tables, ray)
-    except experiment.UnfinishedError as error:
-        return cli.refuse("train.py", f"{error}; continue with: {resume_command(directory, ray)}")
-    except experiment.REFUSALS as error:
-        return cli.refuse("train.py", experiment.describe_error(error))
+    except (cli.Refusal, OSError) as error:
+        advice = f"; continue with: {shlex.join(command)}"
+        unfinished = isinstance(error, cli.Unfinished)
+        return cli.refuse("train.py", cli.describe(error) + (advice if unfinished else ""))
     return 0
 
 
 if __name__ == "__main__":
     cli.set_up_streams()
-    cli.silence_native_stderr()
     sys.exit(main(sys.argv[1:]))

@@ -109,8 +109,7 @@ def write_experiment(
     about |= {"validation": np.bincount(LABEL).tolist(), "left_out": [], "notes": []}
     settings = Settings(list(rates), experiment.name, image_size=96, seeds=seeds, tune=bool(grids))
     config = results.Config(settings, rates, results.Data(**about | data), CONDITIONS, None, "3.11")
-    results.write_config(experiment, config)
-    results.write_image_names(experiment, [f"image {i}" for i in range(IMAGES)])
+    results.write_config(experiment, config, [f"image {i}" for i in range(IMAGES)])
     for seed, loss in enumerate(grids or []):
         tuning = results.Tuning(PEAKS, loss, loss, results.choose_peaks(PEAKS, loss))
         results.write_tuning(experiment, seed, tuning)

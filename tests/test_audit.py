@@ -14,7 +14,7 @@ import audit
 import events
 import report
 import results
-from files import FileError
+from cli import Refusal
 
 RUN = "linear/seed-1"
 
@@ -29,7 +29,7 @@ def experiment(tmp_path):
 
 def assert_refused(experiment, message):
     """Assert that the report refuses an experiment by this message and writes nothing."""
-    with pytest.raises(FileError, match=message):
+    with pytest.raises(Refusal, match=message):
         audit.audit(experiment)
     assert report.main([str(experiment)]) == 2
     assert not list(experiment.rglob("*.svg")) and not (experiment / "summary.md").exists()
@@ -82,7 +82,7 @@ def cut_events(experiment, run=RUN):
 
 
 def log_another_rate(experiment):
-    curves = vars(results.read_result(experiment / RUN))
+    curves = vars(results.read_dataclass(results.Result, experiment / RUN / results.RESULT))
     for side in events.SIDES:
         (experiment / RUN / side / events.FILE).unlink()
     for epoch, rate in enumerate([4e-5, 4.00001e-5, 4e-6]):
@@ -139,7 +139,7 @@ def add_run(experiment):
         (cut_events, "linear/seed-1/validation/events.* is damaged"),
         (permute_outputs, "labels of its runs or its reference are in different orders"),
         (flip_a_bit, "linear/seed-1/train/events.* is damaged"),
-        (log_an_epoch_twice, "has epoch 2 twice"),
+        (log_an_epoch_twice, "is not logged once for every epoch"),
         (cut("validation.npz", 30), "linear/seed-1/validation.npz cannot be read"),
         (cut("result.json", 40), "linear/seed-1/result.json cannot be read"),
         (log_another_rate, "linear/seed-1: epoch 1: rate 4.00001e-05 was logged"),
@@ -171,7 +171,7 @@ def test_damaged_runs_are_done_again_and_nothing_else(copy, whole):
 
 def test_an_experiment_without_a_finished_run_or_without_config_is_refused(tmp_path):
     write_experiment(tmp_path / "x", {"exp": [], "linear": []})
-    with pytest.raises(FileError, match=r"does not hold a finished run; train\.py --resume"):
+    with pytest.raises(Refusal, match=r"does not hold a finished run; train\.py --resume"):
         audit.audit(tmp_path / "x")
-    with pytest.raises(FileError, match=r"does not hold config\.json"):
+    with pytest.raises(Refusal, match=r"does not hold config\.json"):
         audit.audit(tmp_path)

@@ -10,7 +10,7 @@ from conftest import PROJECT
 
 import files
 import runs
-from files import FileError
+from cli import Refusal
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -41,7 +41,7 @@ def test_json_is_read_back_or_refused(tmp_path):
     assert files.read_json(path) == value
     for content in ("{", "[]", "", "\xff"):
         path.write_bytes(content.encode("latin-1"))
-        with pytest.raises(FileError, match=r"value\.json"):
+        with pytest.raises(Refusal, match=r"value\.json"):
             files.read_json(path)
     with pytest.raises(ValueError):
         files.write_json(path, float("nan"))

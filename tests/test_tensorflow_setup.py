@@ -8,7 +8,7 @@ from conftest import PROJECT
 
 IMPORT = """
 import gc, sys
-import cli; cli.silence_native_stderr()
+import cli; cli.set_up_streams()
 from tensorflow_setup import keras, tf
 import matplotlib, sklearn
 assert gc.isenabled() and gc.get_freeze_count() > 100_000

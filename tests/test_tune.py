@@ -18,7 +18,7 @@ from feature_files import make_task
 import audit
 import results
 import tune
-from files import FileError
+from cli import Refusal
 from progress import TrainingBar
 
 SHAPES = {"steady": [1.0] * 4, "falling": [4.0, 2.0, 1.0, 1.0]}
@@ -117,7 +117,7 @@ def test_a_peak_that_was_not_the_best_is_refused(experiment, tmp_path):
     grid = json.loads(path.read_text())
     grid["chosen"]["exp"] = 1e-5
     path.write_text(json.dumps(grid))
-    with pytest.raises(FileError, match="chosen peaks are not those of least loss"):
+    with pytest.raises(Refusal, match="chosen peaks are not those of least loss"):
         audit.audit(copy)
 
 
