@@ -23,7 +23,7 @@ from tensorflow_setup import keras, tf
 PADDED_FEATURES = 1296  # 1,280 + 16 zeros: a multiple of blocks of 4, 6, 8, 16, 24 and 48
 MOST_PRODUCTS = 4096 * 64  # columns x rows of a batch
 VALIDATION_BATCH = 64  # rows; any other number would round differently, too
-SUMMED = 256 * VALIDATION_BATCH  # rows whose outputs are in memory in float64 at once
+SUMMED = 2**14  # rows whose outputs are in memory in float64 at once
 
 
 @dataclass(frozen=True)
@@ -107,17 +107,20 @@ def drop_out(x: tf.Tensor, rate: float, seed: tf.Tensor, step: tf.Tensor) -> tf.
 class Trainer:
     """The variables and the traced graphs of a group of heads, used again for every seed."""
 
-    def __init__(self, task: HeadsTask, heads: int):
-        self.heads, self.classes = heads, task.samples.classes
+    def __init__(self, task: HeadsTask):
         self.batch_size, self.dropout = task.batch_size, task.dropout
+        self.classes = task.samples.classes
+        unit = _fewest_heads(self.classes)
+        self.heads = math.ceil(len(task.rates) / unit) * unit
+        columns = self.heads * self.classes
         # On the CPU also where a GPU passes the images, so that numbers do not depend on it.
         with tf.device("/CPU:0"):
-            mapping = task.samples.map()
-            self.features = tf.experimental.dlpack.from_dlpack(mapping.__dlpack__())  # not copied
+            features = task.samples.map().__dlpack__()
+            self.features = tf.experimental.dlpack.from_dlpack(features)  # not copied
             self.labels = tf.constant(task.samples.labels, tf.int32)
-            self.kernel = keras.Variable(tf.zeros((PADDED_FEATURES, heads * self.classes)))
-            self.bias = keras.Variable(tf.zeros(heads * self.classes))
-            self.optimizer = ColumnAdam(heads * self.classes)
+            self.kernel = keras.Variable(tf.zeros((PADDED_FEATURES, columns)))
+            self.bias = keras.Variable(tf.zeros(columns))
+            self.optimizer = ColumnAdam(columns)
             self.optimizer.build([self.kernel, self.bias])
 
     def reset(self, seed: int) -> None:
@@ -153,8 +156,8 @@ class Trainer:
                 loss = tf.reduce_sum(tf.reduce_mean(outputs[:, 1], axis=0))
             gradients = tape.gradient(loss, [self.kernel.value, self.bias.value])
             self.optimizer.apply(gradients, [self.kernel, self.bias])
-            padding = [[0, size - tf.size(batch)], [0, 0], [0, 0]]  # of the last batch
-            sums += tf.pad(tf.cast(outputs, tf.float64), padding)
+            missing = size - tf.size(batch)  # in the last batch
+            sums += tf.pad(tf.cast(outputs, tf.float64), [[0, missing], [0, 0], [0, 0]])
         return sums
 
     @tf.function(reduce_retracing=True)
@@ -173,11 +176,10 @@ _thread = threading.local()  # A thread keeps its last trainer, because tracing 
 
 def find_trainer(task: HeadsTask) -> Trainer:
     """Return this thread's trainer for a task: the last one again if its task was alike."""
-    samples, unit = task.samples, _fewest_heads(task.samples.classes)
-    heads = math.ceil(len(task.rates) / unit) * unit
-    key = samples.directory, samples.labels.tobytes(), heads, task.batch_size, task.dropout
+    data = task.samples.directory, task.samples.labels.tobytes()
+    key = *data, len(task.rates), task.batch_size, task.dropout
     if getattr(_thread, "key", None) != key:
-        _thread.key, _thread.trainer = key, Trainer(task, heads)
+        _thread.key, _thread.trainer = key, Trainer(task)
     return _thread.trainer
 
 
@@ -196,10 +198,10 @@ def train_heads(
         rates[list(columns.values())] = [task.rates[label][epoch] for label in columns]
         trainer.optimizer.column_rates.assign(np.repeat(rates, samples.classes))
         rows = order(task.seed, epoch, samples.train)
-        training = _sum_over_images(trainer.train_epoch(rows, np.int64(task.seed))) / len(rows)
+        sums = trainer.train_epoch(rows, np.int64(task.seed)).numpy()  # (B, 3, heads)
         outputs = trainer.validate(samples.validation.astype(np.int32)).numpy()  # (N, 3, heads)
-        chunks = np.split(outputs, range(SUMMED, len(outputs), SUMMED))
-        validation = sum(map(_sum_over_images, chunks)) / len(outputs)
+        training = _sum_over_images(sums) / len(rows)
+        validation = _sum_over_images(outputs) / len(outputs)
         used = trainer.optimizer.column_rates.numpy()[:: samples.classes]
         values = np.column_stack([used, training[:, :2], validation[:, :2]]).tolist()
         metrics = {label: EpochMetrics(*values[i]) for label, i in columns.items()}
@@ -208,15 +210,13 @@ def train_heads(
             if epoch + 1 == len(task.rates[label]):
                 _, loss, predicted = outputs[:, :, i].T.copy()
                 own = slice(i * samples.classes, (i + 1) * samples.classes)
-                finished[label] = Head(
-                    metrics[label],
-                    trainer.kernel.numpy()[: model.FEATURES, own],
-                    trainer.bias.numpy()[own],
-                    Outputs(predicted.astype(np.int32), samples.labels[samples.validation], loss),
-                )
+                kernel, bias = trainer.kernel.value[: model.FEATURES, own], trainer.bias.value[own]
+                last = Outputs(predicted.astype(np.int32), samples.labels[samples.validation], loss)
+                finished[label] = Head(metrics[label], kernel.numpy(), bias.numpy(), last)
     return finished
 
 
-def _sum_over_images(outputs: tf.Tensor) -> np.ndarray:
+def _sum_over_images(outputs: np.ndarray) -> np.ndarray:
     """Sum outputs (N, 3, heads) over N, in an order that does not depend on heads: (heads, 3)."""
-    return np.ascontiguousarray(np.transpose(outputs), np.float64).sum(axis=-1)
+    chunks = np.split(outputs, range(SUMMED, len(outputs), SUMMED))
+    return sum(np.ascontiguousarray(chunk.T, np.float64).sum(axis=-1) for chunk in chunks)

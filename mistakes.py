@@ -41,10 +41,9 @@ class Suspect:
 
 def count_confusions(runs: Sequence[Run], classes: int) -> np.ndarray:
     """Return how many images of each class (row) end up in each class (column): mean over runs."""
-    table = np.zeros((classes, classes))
-    for run in runs:
-        np.add.at(table, (run.outputs.label, run.outputs.predicted), 1)
-    return table / len(runs)
+    cells = [classes * run.outputs.label + run.outputs.predicted for run in runs]
+    counts = np.bincount(np.ravel(cells), minlength=classes**2)
+    return counts.reshape(classes, classes) / len(runs)
 
 
 def find_suspects(runs: Sequence[Run]) -> list[Suspect]:
@@ -85,10 +84,11 @@ def report_files(experiment: Experiment, ranking: Ranking) -> dict[str, bytes | 
         written["confusion.svg"] = confusion_plot(best, runs, names)
     if suspects := find_suspects(runs)[:LISTED]:
         images = (experiment.directory / results.IMAGES).read_text("utf-8").splitlines()
-        written["suspects.txt"] = "".join(
-            f"{images[suspect.image]}\t{names[suspect.label]}\t{names[suspect.predicted]}\t{suspect.loss:.2f}\n"
-            for one in suspects
-        )
+        lines = [
+            (images[suspect.image], names[suspect.label], names[suspect.predicted], suspect.loss)
+            for suspect in suspects
+        ]
+        written["suspects.txt"] = "".join("{}\t{}\t{}\t{:.2f}\n".format(*line) for line in lines)
     return written
 
 
@@ -122,7 +122,8 @@ def write_contact_sheet(experiment: Experiment, ranking: Ranking, dataset: data.
     suspects = find_suspects(runs)[:LISTED]
     if not suspects:
         return
-    rows, names = math.ceil(len(suspects) / COLUMNS), dataset.class_names
+    names = [name[:LETTERS] for name in dataset.class_names]
+    rows = math.ceil(len(suspects) / COLUMNS)
     title = f"{dataset.name}: label, and what {best} predicts instead"
     figure = plots.new_figure((1.6 * COLUMNS, 2 * rows + 0.5), title)
     images = dataset.rows[dataset.validation][[suspect.image for suspect in suspects]]
@@ -132,7 +133,7 @@ def write_contact_sheet(experiment: Experiment, ranking: Ranking, dataset: data.
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         axes = figure.add_subplot(rows, COLUMNS, number)
         axes.imshow(image)
-        label, predicted = names[suspect.label][:LETTERS], names[suspect.predicted][:LETTERS]
-        axes.set_title(f"{number}. {label}\n→ {predicted}", fontsize=8, parse_math=False)
+        text = f"{number}. {names[suspect.label]}\n→ {names[suspect.predicted]}"
+        axes.set_title(text, fontsize=8, parse_math=False)
         axes.axis("off")
     files.write_atomically(experiment.directory / "suspects.png", plots.render(figure, "png"))

@@ -5,7 +5,6 @@ python predict.py best.tflite photos/ --json        # one JSON object a line
 """
 
 import json
-import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -19,31 +18,37 @@ import sources
 import tasks
 from data import DamagedImage, decode
 
-Classifier = Callable[[np.ndarray], np.ndarray]  # uint8 (H, W, 3) to probabilities (classes,)
 
+def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray]]:
+    """Return what is in a file of --export; raises cli.Refusal.
 
-def load_model(path: Path) -> tuple[list[str], Classifier]:
-    """Return class names and classifier of a file that --export wrote."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.read("labels.txt").decode().split("\n")
-    if path.suffix == ".keras":
-        # A .tflite file answers without TensorFlow, whose import takes seconds.
-        from tensorflow_setup import keras
+    The names of the classes, and a function: uint8 (H, W, 3) -> probabilities (classes,).
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.read("labels.txt").decode().split("\n")
+        if path.suffix == ".keras":
+            # A .tflite file answers without TensorFlow, whose import takes seconds.
+            from tensorflow_setup import keras
 
-        model = keras.saving.load_model(path)
-        return names, lambda pixels: model.predict_on_batch(pixels[None])[0]
-
-    graph = litert.Graph(path.read_bytes(), tasks.cores())
-    return names, lambda pixels: graph.run(pixels[None])[0].copy()
+            model = keras.saving.load_model(path)
+            return names, lambda pixels: model.predict_on_batch(pixels[None])[0]
+        graph = litert.Graph(path.read_bytes(), tasks.cores())
+        return names, lambda pixels: graph.run(pixels[None])[0].copy()
+    except (ImportError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        advice = "give a .tflite or .keras file that train.py --export wrote"
+        raise cli.Refusal(f"{path}: {reason}; {advice}") from None
 
 
 def find_images(path: str) -> list[str]:
-    """Return the images below a folder, as training finds them; raises sources.DataError."""
-    if not os.path.isdir(path):
-        return [path]
-    images = [image for folder in sources.scan(path) for image in folder.images]
+    """Return the images in a folder as training finds them, or a file; raises cli.Refusal."""
+    images = []
+    for folder in sources.scan(path):
+        # A file, or a folder that cannot be read: reading it as an image tells why.
+        images += [folder.path] if folder.error else folder.images
     if not images:
-        raise sources.DataError(f"{path}: no {' '.join(sources.EXTENSIONS)} in this folder")
+        raise cli.Refusal(f"{path}: no {' '.join(sources.EXTENSIONS)} in this folder")
     return images
 
 
@@ -57,12 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         paths = [path for argument in given.images for path in find_images(argument)]
         names, classify = load_model(given.model)
-    except sources.DataError as error:
+    except cli.Refusal as error:
         return cli.refuse("predict.py", error)
-    except (ImportError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
-        advice = "give a .tflite or .keras file that train.py --export wrote"
-        return cli.refuse("predict.py", f"{given.model}: {reason}; {advice}")
     status, source = 0, sources.FileParts([(path, 0, -1) for path in paths])
     for path, encoded in zip(paths, source.read(range(len(paths))), strict=True):
         line = sources.one_line(path)
@@ -73,13 +74,13 @@ def main(arguments: list[str] | None = None) -> int:
             status = 1
             continue
         # Of equal ones the first, as in training.
-        first, second = np.argsort(-probabilities, kind="stable")[:2]
-        answer = {"class": names[first], "probability": float(probabilities[first])}
-        answer["second"] = names[second]
+        first, second = (names[i] for i in np.argsort(-probabilities, kind="stable")[:2])
+        probability = float(probabilities.max())
+        answer = {"path": path, "class": first, "probability": probability, "second": second}
         if given.json:
-            print(json.dumps({"path": path} | answer))
+            print(json.dumps(answer))
         else:
-            print(line + ": {class} {probability:.4f}, then {second}".format(**answer))
+            print(f"{line}: {first} {probability:.4f}, then {second}")
     return status
 
 

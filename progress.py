@@ -17,24 +17,22 @@ class Progress:
     metrics: Mapping[Hashable, Any]  # name of a head -> heads.EpochMetrics
 
 
-class TrainingBar:
+class TrainingBar(tqdm):
     """The bar, fed by a queue of Progress; quiet where standard error is not a terminal."""
 
     def __init__(self, reports: Any):
+        super().__init__(total=0, desc="training", unit=" epochs", disable=None)
         self._reports, self.report = reports, reports.put  # what tasks call
-        self._bar = tqdm(total=0, desc="training", unit=" epochs", disable=None)
-        self.write, self.close = self._bar.write, self._bar.close
 
     def expect(self, tables: Iterable[list[float]]) -> None:
         """Make the bar longer by heads to be trained, given the rates of their epochs."""
-        self._bar.total += sum(map(len, tables))
+        self.total += sum(map(len, tables))
 
     def show(self) -> None:
         """Draw what tasks have reported."""
         while not self._reports.empty():
             done = self._reports.get()
             if len(done.metrics) <= SHOWN:
-                accuracies = (f"{label} {m.val_accuracy:.4f}" for label, m in done.metrics.items())
-                text = f"seed {done.seed}: {', '.join(accuracies)}"
-                self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(len(done.metrics))
+                heads = (f"{label} {m.val_accuracy:.4f}" for label, m in done.metrics.items())
+                self.set_postfix_str(f"seed {done.seed}: {', '.join(heads)}", refresh=False)
+            self.update(len(done.metrics))

@@ -40,8 +40,7 @@ def hold_out(samples: Samples, seed: int) -> Samples:
         # At least one image, unless there is no other to train on.
         held_out.append(images[: max(round(len(images) / HELD_OUT), min(len(images) - 1, 1))])
     validation = np.sort(np.concatenate(held_out))
-    train = np.setdiff1d(samples.train, validation)
-    return replace(samples, train=train, validation=validation)
+    return replace(samples, train=np.setdiff1d(samples.train, validation), validation=validation)
 
 
 def train_grid(report: Callable[[Progress], None], task: HeadsTask) -> tuple[int, Grid]:
@@ -63,8 +62,7 @@ def tune(
     Where the least loss of a schedule lies on the edge of the grid, all schedules of that seed get
     more peaks on that side. It is decided by the seed's own losses, so a resume decides alike.
     """
-    heads = list(itertools.product(shapes, PEAKS[START]))
-    grids: dict[int, Grid] = {seed: dict.fromkeys(heads) for seed in seeds}
+    grids = {seed: dict.fromkeys(itertools.product(shapes, PEAKS[START])) for seed in seeds}
     while grids:
         tasks = []
         parts = math.ceil(workers(executor) / len(grids))  # few seeds use all cores, too
@@ -100,10 +98,7 @@ def _collect(grid: Grid, classes: int) -> Tuning:
 
 def _more_peaks(tuning: Tuning) -> list[float]:
     """Return peaks beyond each edge of the grid on which a chosen one lies."""
-    lowest, *_, highest = tuning.peaks
-    more, chosen = [], tuning.chosen.values()
-    if lowest in chosen:
-        more += [peak for peak in PEAKS if peak < lowest][-GROWTH:]
-    if highest in chosen:
-        more += [peak for peak in PEAKS if peak > highest][:GROWTH]
-    return more
+    chosen, (lowest, *_, highest) = tuning.chosen.values(), tuning.peaks
+    below = [peak for peak in PEAKS if peak < lowest][-GROWTH:] if lowest in chosen else []
+    above = [peak for peak in PEAKS if peak > highest][:GROWTH] if highest in chosen else []
+    return below + above
