@@ -16,9 +16,10 @@ import intervals
 import model
 import predict
 from audit import audit
+from cli import Refusal
 from data import decode
 from features import ShardTask
-from results import HEAD, ExperimentError, run_directory
+from results import HEAD, run_directory
 from sources import Source, digest
 
 
@@ -73,7 +74,7 @@ def test_a_model_that_is_there_already_stays_and_another_file_is_refused(experim
     export.export(experiment, intervals.rank(experiment), [path])
     assert path.read_bytes() == before
     path.write_bytes(b"another")
-    with pytest.raises(ExperimentError, match=r"a\.keras exists and is not this exp.*; move it"):
+    with pytest.raises(Refusal, match=r"a\.keras exists and is not this exp.*; move it"):
         export.export(experiment, intervals.rank(experiment), [path])
     assert path.read_bytes() == b"another"
 
@@ -82,7 +83,7 @@ def test_a_damaged_head_is_named_with_what_to_do(experiment, tmp_path):
     head = run_directory(experiment.directory, "exp", 0) / HEAD
     whole = head.read_bytes()
     head.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ExperimentError, match=r"head\.npz cannot be read.*; remove .*seed-0, and"):
+    with pytest.raises(Refusal, match=r"head\.npz cannot be read.*; remove .*seed-0, and"):
         export.export(experiment, intervals.rank(experiment), [tmp_path / "b.keras"])
     head.write_bytes(whole)
 
@@ -99,7 +100,7 @@ def test_of_two_exports_to_one_name_at_once_the_first_stays_and_the_second_is_re
 
     thread = threading.Thread(target=write_first)
     thread.start()
-    with pytest.raises(ExperimentError, match=r"a\.keras exists"):
+    with pytest.raises(Refusal, match=r"a\.keras exists"):
         export.export(experiment, intervals.rank(experiment), [path])
     thread.join()
     assert path.read_bytes() == b"first" and not temporary.exists()
