@@ -216,7 +216,7 @@ def _train(directory: Path, prepared: Prepared, executor: Executor) -> None:
     config, samples = prepared.config, prepared.samples
     settings, missing = config.settings, []
     base = HeadsTask(samples, {}, 0, settings.batch_size, settings.dropout)
-    with contextlib.closing(TrainingBar(executor.queue())) as bar:
+    with TrainingBar(executor.queue()) as bar:
         if settings.tune:
             read = audit.read_tuning, directory, config
             seeds = [seed for seed in range(settings.seeds) if not _is_whole(*read, seed)]
@@ -227,7 +227,7 @@ def _train(directory: Path, prepared: Prepared, executor: Executor) -> None:
                 heads = replace(base, rates={label: rates[label] for label in group}, seed=seed)
                 task = directory, heads, config.conditions, bar.report, executor.retries
                 missing.append(runs.RunsTask(*task))
-                bar.expect(heads.rates.values())
+                bar.total += sum(map(len, heads.rates.values()))
         for attempts in tasks.run_tasks(executor, runs.train_runs, missing, bar.show):
             bar.show()
             for attempt in attempts:

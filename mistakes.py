@@ -1,8 +1,7 @@
 """What the best schedule's runs confuse, and validation images whose labels may be wrong.
 
-A suspect is an image that nearly all runs put into one same other class. suspects.txt lists, the
-highest mean loss first, image, label, prediction and loss, with tabs between; suspects.png shows
-the same images.
+suspects.txt has a line for each suspect, with tabs between image, label, prediction and mean loss;
+suspects.png shows the same images.
 """
 
 import math
@@ -33,7 +32,7 @@ SUSPECTED = """
 class Suspect:
     """An image that nearly all runs put into one same other class."""
 
-    image: int  # place among the validation images
+    image: int  # its number among the validation images
     label: int
     predicted: int
     loss: float  # nats, mean over runs
@@ -62,11 +61,10 @@ def describe(runs: Sequence[Run], name: str, class_names: Sequence[str]) -> str:
     """Return the part of summary.md on mistakes of `name`; all names are Markdown already."""
     table = count_confusions(runs, len(class_names))
     wrong = table * (1 - np.eye(len(table)))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+    cells = sorted(np.argwhere(wrong).tolist(), key=lambda cell: -wrong[tuple(cell)])[:PAIRS]
     pairs = [
         f"{class_names[i]} for {class_names[j]} ({wrong[i, j]:.4g} of {table[i].sum():.0f})"
-        for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)
-        if wrong[i, j]
+        for i, j in cells
     ]
     mean = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
     text = f"- Most often {name} takes {', '.join(pairs) or 'no class for another'}{mean}."
@@ -79,16 +77,16 @@ def describe(runs: Sequence[Run], name: str, class_names: Sequence[str]) -> str:
 
 def report_files(experiment: Experiment, ranking: Ranking) -> dict[str, bytes | str]:
     """Return confusion.svg and suspects.txt by name, those that there are."""
-    names, (best, runs), written = experiment.config.data.class_names, ranking.best, {}
+    (best, runs), names = ranking.best, experiment.config.data.class_names
+    written = {}
     if len(names) <= DRAWN_CLASSES:
         written["confusion.svg"] = confusion_plot(best, runs, names)
     if suspects := find_suspects(runs)[:LISTED]:
         images = (experiment.directory / results.IMAGES).read_text("utf-8").splitlines()
-        lines = [
-            (images[suspect.image], names[suspect.label], names[suspect.predicted], suspect.loss)
-            for suspect in suspects
-        ]
-        written["suspects.txt"] = "".join("{}\t{}\t{}\t{:.2f}\n".format(*line) for line in lines)
+        written["suspects.txt"] = "".join(
+            f"{images[s.image]}\t{names[s.label]}\t{names[s.predicted]}\t{s.loss:.2f}\n"
+            for s in suspects
+        )
     return written
 
 

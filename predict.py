@@ -20,9 +20,9 @@ from data import DamagedImage, decode
 
 
 def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray]]:
-    """Return what is in a file of --export; raises cli.Refusal.
+    """Return the class names in a file of --export, and its model; raises cli.Refusal.
 
-    The names of the classes, and a function: uint8 (H, W, 3) -> probabilities (classes,).
+    The model is a function: uint8 (1, H, W, 3) -> probabilities (1, classes), to be copied.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -31,10 +31,8 @@ def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray
             # A .tflite file answers without TensorFlow, whose import takes seconds.
             from tensorflow_setup import keras
 
-            model = keras.saving.load_model(path)
-            return names, lambda pixels: model.predict_on_batch(pixels[None])[0]
-        graph = litert.Graph(path.read_bytes(), tasks.cores())
-        return names, lambda pixels: graph.run(pixels[None])[0].copy()
+            return names, keras.saving.load_model(path).predict_on_batch
+        return names, litert.Graph(path.read_bytes(), tasks.cores()).run
     except (ImportError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         advice = "give a .tflite or .keras file that train.py --export wrote"
@@ -61,26 +59,22 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         paths = [path for argument in given.images for path in find_images(argument)]
-        names, classify = load_model(given.model)
+        names, model = load_model(given.model)
     except cli.Refusal as error:
         return cli.refuse("predict.py", error)
     status, source = 0, sources.FileParts([(path, 0, -1) for path in paths])
     for path, encoded in zip(paths, source.read(range(len(paths))), strict=True):
-        line = sources.one_line(path)
         try:
-            probabilities = classify(decode(encoded))
+            probabilities = model(decode(encoded)[None])[0].copy()
         except DamagedImage as error:
-            print(f"predict.py: {line}: {error}", file=sys.stderr)
+            print(f"predict.py: {sources.one_line(path)}: {error}", file=sys.stderr)
             status = 1
             continue
         # Of equal ones the first, as in training.
         first, second = (names[i] for i in np.argsort(-probabilities, kind="stable")[:2])
-        probability = float(probabilities.max())
-        answer = {"path": path, "class": first, "probability": probability, "second": second}
-        if given.json:
-            print(json.dumps(answer))
-        else:
-            print(f"{line}: {first} {probability:.4f}, then {second}")
+        answer = {"path": path, "class": first, "probability": float(probabilities.max())}
+        line = f"{sources.one_line(path)}: {first} {answer['probability']:.4f}, then {second}"
+        print(json.dumps(answer | {"second": second}) if given.json else line)
     return status
 
 

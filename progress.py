@@ -1,6 +1,6 @@
 """The progress bar of training: one for the epochs of all heads, fed by tasks in any thread."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,14 @@ class Progress:
 
 
 class TrainingBar(tqdm):
-    """The bar, fed by a queue of Progress; quiet where standard error is not a terminal."""
+    """The bar, fed by a queue of Progress; quiet where standard error is not a terminal.
+
+    Whoever submits a task adds the epochs of its heads to `total`.
+    """
 
     def __init__(self, reports: Any):
         super().__init__(total=0, desc="training", unit=" epochs", disable=None)
         self._reports, self.report = reports, reports.put  # what tasks call
-
-    def expect(self, tables: Iterable[list[float]]) -> None:
-        """Make the bar longer by heads to be trained, given the rates of their epochs."""
-        self.total += sum(map(len, tables))
 
     def show(self) -> None:
         """Draw what tasks have reported."""

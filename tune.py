@@ -72,7 +72,7 @@ def tune(
             for group in split_heads(missing, samples.classes, base.batch_size, parts):
                 rates = {(label, peak): scale_to_peak(shapes[label], peak) for label, peak in group}
                 tasks.append(replace(base, samples=samples, rates=rates, seed=seed))
-                bar.expect(rates.values())
+                bar.total += sum(map(len, rates.values()))
         train = functools.partial(train_grid, bar.report)
         for seed, metrics in run_tasks(executor, train, tasks, bar.show):
             grids[seed] |= metrics

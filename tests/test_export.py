@@ -56,9 +56,10 @@ def test_both_files_say_what_the_features_of_training_say(experiment, tmp_path):
     values = np.fromfile(computed.directory / "features.f32", np.float32).reshape(len(images), -1)
     with np.load(run_directory(experiment.directory, "exp", 0) / HEAD) as head:
         expected = softmax(values @ head["kernel"] + head["bias"], axis=1)
-    pixels = list(map(data.decode, dataset.source.read(dataset.rows)))
-    np.testing.assert_allclose(list(map(litert, pixels)), expected, atol=2e-6)
-    np.testing.assert_allclose(list(map(keras, pixels)), expected, atol=1e-4)
+    for encoded, probabilities in zip(dataset.source.read(dataset.rows), expected, strict=True):
+        pixels = data.decode(encoded)[None]
+        np.testing.assert_allclose(litert(pixels)[0], probabilities, atol=2e-6)
+        np.testing.assert_allclose(keras(pixels)[0], probabilities, atol=1e-4)
     assert np.ptp(expected, axis=0).max() > 0.1
 
 

@@ -83,7 +83,7 @@ def test_names_of_any_characters_break_neither_picture_nor_markdown_nor_list(dou
 
 
 def make_run(classes):
-    """Return a run that predicts {image: class}, and all else right; labels go 0, 1, 2, 0, 1, ..."""
+    """Return a run that predicts {image: class}, and all else right; labels go 0, 1, 2, 0, ..."""
     predicted = LABEL.copy()
     predicted[list(classes)] = list(classes.values())
     return Run(None, Outputs(predicted, LABEL, np.arange(IMAGES, dtype=np.float32)), False)
