@@ -186,7 +186,7 @@ def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
         if not _is_whole(audit.read_reference, directory, config):
             solving = executor.submit(solve_reference, prepared.samples)
         base = HeadsTask(prepared.samples, {}, 0, settings.batch_size, settings.dropout)
-        with contextlib.closing(TrainingBar(executor.queue())) as bar:
+        with TrainingBar(executor.queue()) as bar:
             if settings.tune:
                 read = audit.read_tuning, directory, config
                 seeds = [seed for seed in range(settings.seeds) if not _is_whole(*read, seed)]

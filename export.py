@@ -4,76 +4,63 @@
 too, and hold labels.txt: the names of the outputs, one a line.
 """
 
+import contextlib
 import os
 import zipfile
 from pathlib import Path
 
 import files
 import model
-from cli import Refusal as ExperimentError
+from cli import Refusal
 from intervals import Ranking
 from results import EXPORTS, HEAD, Experiment, read_arrays, run_directory
-from tensorflow_setup import keras
 
 
 def require_free(path: Path) -> None:
-    """Raise ExperimentError where a file is in the way or its folder is missing."""
+    """Raise Refusal where a file is in the way or its folder is missing."""
     if path.exists():
-        raise ExperimentError(f"--export {path} exists; choose another name")
-    if not path.absolute().parent.is_dir():
-        raise ExperimentError(f"--export {path}: there is no folder {path.parent}")
+        raise Refusal(f"--export {path} exists; choose another name")
+    if not path.parent.is_dir():
+        raise Refusal(f"--export {path}: there is no folder {path.parent}")
 
 
 def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
-    """Write the model of the best schedule's first seed to `.keras` and `.tflite` files.
+    """Write the model of the best schedule's lowest seed to `.keras` and `.tflite` files.
 
-    The lowest seed, not the run that happens to be best on the validation images: that would
-    choose by what it is judged by. An experiment that is resumed may have its models already.
-    Raises ExperimentError where a file that is not this experiment's is in the way.
+    Not of the run that is best on the validation images: that would choose by what it is judged
+    by. A file of this experiment stays; raises Refusal where there is another one.
     """
     if not ranking.runs:
-        raise ExperimentError(f"--export {paths[0]}: every run diverged, so none is best")
+        raise Refusal(f"--export {paths[0]}: every run diverged, so none is best")
     label, runs = ranking.best
-    seed = runs[0].result.seed
+    seed, settings = runs[0].result.seed, experiment.config.settings
     head = run_directory(experiment.directory, label, seed) / HEAD
     try:
         kernel, bias = read_arrays(head, "kernel", "bias")
-    except ExperimentError as error:
-        advice = f"remove {head.parent}, and --resume makes it again"
-        raise ExperimentError(f"{error}; {advice}") from None
-    of = experiment.config.settings
-    preparation = of.image_size, of.preprocessing, of.weights
-    whole = model.join_model(kernel, bias, *preparation, of.dropout)
+    except Refusal as error:
+        raise Refusal(f"{error}; remove {head.parent}, and --resume makes it again") from None
+    recipe = settings.image_size, settings.preprocessing, settings.weights, settings.dropout
+    whole = model.join_model(kernel, bias, *recipe)
     record = experiment.directory / EXPORTS
-    exported = files.read_json(record) if record.exists() else {}
+    hashes = files.read_json(record) if record.exists() else {}
     for path in paths:
-        # Named after the experiment, so that a resume finds what a killed process left.
+        # Named after the experiment, so that a resume overwrites what a killed process left.
         temporary = path.with_name(f".{experiment.directory.absolute().name}.{path.name}")
-        temporary.unlink(missing_ok=True)
-        try:
-            if not path.exists():
-                _write(temporary, whole, experiment.config.data.class_names)
-                # Recorded before the file has its name, so that a resume knows it as its own.
-                exported[str(path)] = files.hash_file(temporary)
-                files.write_json(record, exported)
-                # Unlike a renamed file, a link never replaces what another process wrote meanwhile.
+        if not path.exists():
+            if path.suffix == ".keras":
+                whole.save(temporary)
+            else:
+                temporary.write_bytes(model.convert_whole(whole))
+            # As in TensorFlow Lite's metadata, the archive is appended to the flatbuffer.
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.writestr("labels.txt", "\n".join(experiment.config.data.class_names))
+            # Recorded before the file has its name, so that a resume knows it as its own.
+            hashes[str(path)] = files.hash_file(temporary)
+            files.write_json(record, hashes)
+            # Unlike a renamed file, a link never replaces what another process wrote meanwhile.
+            with contextlib.suppress(FileExistsError):
                 os.link(temporary, path)
-        except FileExistsError:
-            # What is there now is compared with the record.
-            pass
-        finally:
-            temporary.unlink(missing_ok=True)
-        if exported.get(str(path)) != files.hash_file(path):
-            advice = "is not this experiment's; move it away"
-            raise ExperimentError(f"--export {path} exists and {advice}")
+        temporary.unlink(missing_ok=True)
+        if hashes.get(str(path)) != files.hash_file(path):
+            raise Refusal(f"--export {path} exists and is not this experiment's; move it away")
         print(f"model of {label} seed {seed}: {path}")
-
-
-def _write(path: Path, whole: keras.Model, class_names: list[str]) -> None:
-    if path.suffix == ".keras":
-        whole.save(path)
-    else:
-        path.write_bytes(model.convert_whole(whole))
-    # As in TensorFlow Lite's metadata, the archive is appended to the flatbuffer.
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("labels.txt", "\n".join(class_names))

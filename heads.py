@@ -21,10 +21,9 @@ from tensorflow_setup import keras, tf
 # If a size does not fill the processor's blocks, its last rows or columns round differently. With
 # these shapes a head has the same bits in a group of any width (measured with AVX2).
 PADDED_FEATURES = 1296  # 1,280 + 16 zeros: a multiple of blocks of 4, 6, 8, 16, 24 and 48
-COLUMNS_MULTIPLE, LEAST_COLUMNS = 16, 48
 MOST_PRODUCTS = 4096 * 64  # columns x rows of a batch
 VALIDATION_BATCH = 64  # rows; any other number would round differently, too
-VALIDATION_CHUNK = 256 * VALIDATION_BATCH  # rows whose outputs are in memory at once
+SUMMED = 2**14  # rows whose outputs are in memory in float64 at once
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class EpochMetrics:
 class Head:
     """A head after its last epoch."""
 
+    metrics: EpochMetrics
     kernel: np.ndarray  # (1280, C) float32
     bias: np.ndarray  # (C,) float32
     outputs: Outputs  # of the validation images
@@ -75,9 +75,7 @@ def order(seed: int, epoch: int, rows: np.ndarray) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.int32)
 
 
-def split_heads(
-    labels: list[str], classes: int, batch_size: int, parts: int = 1
-) -> list[list[str]]:
+def split_heads(labels: list, classes: int, batch_size: int, parts: int = 1) -> list[list]:
     """Split heads into `parts` groups; more if they are too wide, fewer if there are too few."""
     unit = _fewest_heads(classes)
     widest = max(1, MOST_PRODUCTS // (batch_size * classes * unit)) * unit
@@ -86,9 +84,8 @@ def split_heads(
 
 
 def _fewest_heads(classes: int) -> int:
-    """The fewest heads that fill whole blocks of columns; groups are padded to a multiple of it."""
-    unit = COLUMNS_MULTIPLE // math.gcd(COLUMNS_MULTIPLE, classes)
-    return unit * math.ceil(LEAST_COLUMNS / (unit * classes))
+    """The fewest heads that fill whole blocks of columns; groups are padded to a multiple."""
+    return next(n for n in range(1, 49) if n * classes >= 48 and n * classes % 16 == 0)
 
 
 def drop_out(x: tf.Tensor, rate: float, seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -110,15 +107,17 @@ def drop_out(x: tf.Tensor, rate: float, seed: tf.Tensor, step: tf.Tensor) -> tf.
 class Trainer:
     """The variables and the traced graphs of a group of heads, used again for every seed."""
 
-    def __init__(self, task: HeadsTask, heads: int):
-        self.heads, self.classes = heads, task.samples.classes
+    def __init__(self, task: HeadsTask):
         self.batch_size, self.dropout = task.batch_size, task.dropout
+        self.classes = task.samples.classes
+        unit = _fewest_heads(self.classes)
+        self.heads = math.ceil(len(task.rates) / unit) * unit
+        columns = self.heads * self.classes
         # On the CPU also where a GPU passes the images, so that numbers do not depend on it.
         with tf.device("/CPU:0"):
-            mapping = task.samples.map()
-            self.features = tf.experimental.dlpack.from_dlpack(mapping.__dlpack__())  # not copied
+            features = task.samples.map().__dlpack__()
+            self.features = tf.experimental.dlpack.from_dlpack(features)  # not copied
             self.labels = tf.constant(task.samples.labels, tf.int32)
-            columns = heads * self.classes
             self.kernel = keras.Variable(tf.zeros((PADDED_FEATURES, columns)))
             self.bias = keras.Variable(tf.zeros(columns))
             self.optimizer = ColumnAdam(columns)
@@ -126,61 +125,50 @@ class Trainer:
 
     def reset(self, seed: int) -> None:
         """Give every head the initial weights of a seed, and forget the optimizer's moments."""
-        for variable in self.optimizer.variables:
+        for variable in (self.bias, *self.optimizer.variables):
             variable.assign(tf.zeros_like(variable))
         self.optimizer.learning_rate.assign(1.0)
         kernel = np.tile(model.initial_kernel(self.classes, seed), self.heads)
         self.kernel.assign(np.pad(kernel, [(0, PADDED_FEATURES - len(kernel)), (0, 0)]))
-        self.bias.assign(tf.zeros_like(self.bias))
 
-    def _outputs(self, x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return losses (B, heads) and predicted classes (B, heads), -1 where not finite."""
+    def _outputs(self, rows: tf.Tensor, dropout: float = 0.0, seed: int = 0) -> tf.Tensor:
+        """Return 1 where right, losses, classes (-1: not finite) of rows: float32 (B, 3, heads)."""
+        x = drop_out(tf.gather(self.features, rows), dropout, seed, self.optimizer.iterations)
         x = tf.pad(x, [[0, 0], [0, PADDED_FEATURES - x.shape[1]]])
         logits = tf.reshape(x @ self.kernel.value + self.bias.value, (-1, self.heads, self.classes))
-        labels = tf.repeat(labels[:, None], self.heads, axis=1)
+        labels = tf.repeat(tf.gather(self.labels, rows)[:, None], self.heads, axis=1)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        return losses, tf.where(tf.math.is_finite(losses), predicted, -1)
+        predicted = tf.where(tf.math.is_finite(losses), predicted, -1)
+        outputs = predicted == labels, losses, predicted
+        return tf.stack([tf.cast(values, tf.float32) for values in outputs], axis=1)
 
     @tf.function(reduce_retracing=True)
-    def train_epoch(self, rows: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Train on rows (N,) in this order; returns losses and right answers, (B, heads) each.
-
-        Sums over batches, by place in the batch: TensorFlow's own sums depend on the width.
-        """
-        count = tf.size(rows)
-        size = tf.minimum(self.batch_size, count)
-        loss = tf.zeros((size, self.heads), tf.float64)
-        correct = tf.zeros((size, self.heads), tf.float64)
-        for start in tf.range(0, count, size):
+    def train_epoch(self, rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Train on rows (N,) in this order and sum up the batches' outputs, (B, 3, heads)."""
+        size = tf.minimum(self.batch_size, tf.size(rows))
+        # Place by place in the batch, because TensorFlow's sums over images depend on the width.
+        sums = tf.zeros((size, 3, self.heads), tf.float64)
+        for start in tf.range(0, tf.size(rows), size):
             batch = rows[start : start + size]
-            labels = tf.gather(self.labels, batch)
-            x = tf.gather(self.features, batch)
-            x = drop_out(x, self.dropout, seed, self.optimizer.iterations)
             with tf.GradientTape() as tape:
-                losses, predicted = self._outputs(x, labels)
-                total = tf.reduce_sum(tf.reduce_mean(losses, axis=0))
-            gradients = tape.gradient(total, [self.kernel.value, self.bias.value])
+                outputs = self._outputs(batch, self.dropout, seed)
+                loss = tf.reduce_sum(tf.reduce_mean(outputs[:, 1], axis=0))
+            gradients = tape.gradient(loss, [self.kernel.value, self.bias.value])
             self.optimizer.apply(gradients, [self.kernel, self.bias])
-            rest = [[0, size - tf.size(batch)], [0, 0]]
-            loss += tf.pad(tf.cast(losses, tf.float64), rest)
-            correct += tf.pad(tf.cast(predicted == labels[:, None], tf.float64), rest)
-        return loss, correct
+            missing = size - tf.size(batch)  # in the last batch
+            sums += tf.pad(tf.cast(outputs, tf.float64), [[0, missing], [0, 0], [0, 0]])
+        return sums
 
     @tf.function(reduce_retracing=True)
-    def validate(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return losses (N, heads) and predicted classes (N, heads) of rows (N,)."""
-        batches = tf.math.floordiv(tf.size(rows) - 1, VALIDATION_BATCH) + 1
-        options = {"infer_shape": False, "element_shape": (None, self.heads)}
-        all_losses = tf.TensorArray(tf.float32, batches, **options)
-        all_predicted = tf.TensorArray(tf.int32, batches, **options)
-        for number in tf.range(batches):
-            batch = rows[number * VALIDATION_BATCH : (number + 1) * VALIDATION_BATCH]
-            x, labels = tf.gather(self.features, batch), tf.gather(self.labels, batch)
-            losses, predicted = self._outputs(x, labels)
-            all_losses = all_losses.write(number, losses)
-            all_predicted = all_predicted.write(number, predicted)
-        return all_losses.concat(), all_predicted.concat()
+    def validate(self, rows: tf.Tensor) -> tf.Tensor:
+        """Return the outputs of rows (N,), (N, 3, heads)."""
+        shape = None, 3, self.heads  # The last batch is smaller.
+        outputs = tf.TensorArray(tf.float32, 0, True, infer_shape=False, element_shape=shape)
+        for start in tf.range(0, tf.size(rows), VALIDATION_BATCH):
+            batch = rows[start : start + VALIDATION_BATCH]
+            outputs = outputs.write(outputs.size(), self._outputs(batch))
+        return outputs.concat()
 
 
 _thread = threading.local()  # A thread keeps its last trainer, because tracing costs 0.3 s.
@@ -188,63 +176,47 @@ _thread = threading.local()  # A thread keeps its last trainer, because tracing 
 
 def find_trainer(task: HeadsTask) -> Trainer:
     """Return this thread's trainer for a task: the last one again if its task was alike."""
-    samples, unit = task.samples, _fewest_heads(task.samples.classes)
-    heads = math.ceil(len(task.rates) / unit) * unit
-    key = samples.directory, samples.labels.tobytes(), heads, task.batch_size, task.dropout
+    data = task.samples.directory, task.samples.labels.tobytes()
+    key = *data, len(task.rates), task.batch_size, task.dropout
     if getattr(_thread, "key", None) != key:
-        _thread.key, _thread.trainer = key, Trainer(task, heads)
+        _thread.key, _thread.trainer = key, Trainer(task)
     return _thread.trainer
 
 
 def train_heads(
-    task: HeadsTask, on_epoch: Callable[[int, dict[str, EpochMetrics]], None]
-) -> dict[str, Head]:
+    task: HeadsTask, on_epoch: Callable[[int, dict[Hashable, EpochMetrics]], None]
+) -> dict[Hashable, Head]:
     """Train the heads of a task, each for as many epochs as it has rates, and return them.
 
     After each epoch `on_epoch(epoch, {label: metrics})` is called with the heads that took part.
     """
-    trainer = find_trainer(task)
+    trainer, samples, finished = find_trainer(task), task.samples, {}
     trainer.reset(task.seed)
-    classes, finished = trainer.classes, {}
     for epoch in range(max(map(len, task.rates.values()))):
         columns = {label: i for i, label in enumerate(task.rates) if epoch < len(task.rates[label])}
-        rates = np.zeros(trainer.heads, np.float32)  # 0 for ended heads and those that only pad
+        rates = np.zeros(trainer.heads)  # 0 for ended heads and those that only pad
         rates[list(columns.values())] = [task.rates[label][epoch] for label in columns]
-        trainer.optimizer.column_rates.assign(np.repeat(rates, classes))
-        rows = order(task.seed, epoch, task.samples.train)
-        sums = trainer.train_epoch(rows, np.int64(task.seed))
-        loss, accuracy = (_sum_over_images(value.numpy()) / len(rows) for value in sums)
-        ending = [label for label in columns if epoch + 1 == len(task.rates[label])]
-        val_loss, val_accuracy, outputs = _validate(
-            trainer, task.samples, [columns[i] for i in ending]
-        )
-        used = trainer.optimizer.column_rates.numpy()[::classes]
-        values = np.stack([used, accuracy, loss, val_accuracy, val_loss], axis=1).tolist()
-        on_epoch(epoch, {label: EpochMetrics(*values[i]) for label, i in columns.items()})
-        for label, said in zip(ending, outputs, strict=True):
-            own = slice(columns[label] * classes, (columns[label] + 1) * classes)
-            kernel = trainer.kernel.numpy()[: model.FEATURES, own]
-            finished[label] = Head(kernel, trainer.bias.numpy()[own], said)
+        trainer.optimizer.column_rates.assign(np.repeat(rates, samples.classes))
+        rows = order(task.seed, epoch, samples.train)
+        sums = trainer.train_epoch(rows, np.int64(task.seed)).numpy()  # (B, 3, heads)
+        outputs = trainer.validate(samples.validation.astype(np.int32)).numpy()  # (N, 3, heads)
+        training = _sum_over_images(sums) / len(rows)
+        validation = _sum_over_images(outputs) / len(outputs)
+        used = trainer.optimizer.column_rates.numpy()[:: samples.classes]
+        values = np.column_stack([used, training[:, :2], validation[:, :2]]).tolist()
+        metrics = {label: EpochMetrics(*values[i]) for label, i in columns.items()}
+        on_epoch(epoch, metrics)
+        for label, i in columns.items():
+            if epoch + 1 == len(task.rates[label]):
+                _, loss, predicted = outputs[:, :, i].T.copy()
+                own = slice(i * samples.classes, (i + 1) * samples.classes)
+                kernel, bias = trainer.kernel.value[: model.FEATURES, own], trainer.bias.value[own]
+                last = Outputs(predicted.astype(np.int32), samples.labels[samples.validation], loss)
+                finished[label] = Head(metrics[label], kernel.numpy(), bias.numpy(), last)
     return finished
 
 
-def _sum_over_images(values: np.ndarray) -> np.ndarray:
-    """Sum values (N, heads) over N, in an order that does not depend on the number of heads."""
-    return np.ascontiguousarray(values.T, np.float64).sum(axis=1)
-
-
-def _validate(
-    trainer: Trainer, samples: Samples, ending: list[int]
-) -> tuple[np.ndarray, np.ndarray, list[Outputs]]:
-    """Return mean loss and accuracy (heads,), and the outputs of the heads that end."""
-    loss, correct = np.zeros(trainer.heads), np.zeros(trainer.heads)
-    labels, kept = samples.labels[samples.validation], []
-    for start in range(0, len(labels), VALIDATION_CHUNK):
-        rows = samples.validation[start : start + VALIDATION_CHUNK].astype(np.int32)
-        losses, predicted = (value.numpy() for value in trainer.validate(rows))  # (chunk, heads)
-        loss += _sum_over_images(losses)
-        correct += _sum_over_images(predicted == samples.labels[rows, None])
-        kept.append((losses[:, ending], predicted[:, ending]))
-    losses, predicted = map(np.concatenate, zip(*kept, strict=True))
-    outputs = [Outputs(predicted[:, i], labels, losses[:, i]) for i in range(len(ending))]
-    return loss / len(labels), correct / len(labels), outputs
+def _sum_over_images(outputs: np.ndarray) -> np.ndarray:
+    """Sum outputs (N, 3, heads) over N, in an order that does not depend on heads: (heads, 3)."""
+    chunks = np.split(outputs, range(SUMMED, len(outputs), SUMMED))
+    return sum(np.ascontiguousarray(chunk.T, np.float64).sum(axis=-1) for chunk in chunks)

@@ -1,10 +1,10 @@
 """What the best schedule's runs confuse, and validation images whose labels may be wrong.
 
-A suspect is an image that nearly all runs put into one same other class. suspects.txt lists, the
-highest mean loss first, image, label, prediction and loss, with tabs between; suspects.png shows
-the same images.
+suspects.txt has a line for each suspect, with tabs between image, label, prediction and mean loss;
+suspects.png shows the same images.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,14 +26,13 @@ THUMBNAIL, LETTERS = 160, 22  # pixels of a suspect's longer side; letters of a 
 SUSPECTED = """
 - {} validation images are put into one same other class by at least nine in ten of its runs: wrong
   labels, or images that could be either. suspects.txt lists those of highest loss."""
-PICTURE = "\n\n![Where the images of each class end up](confusion.svg)"
 
 
 @dataclass(frozen=True)
 class Suspect:
     """An image that nearly all runs put into one same other class."""
 
-    image: int  # place among the validation images
+    image: int  # its number among the validation images
     label: int
     predicted: int
     loss: float  # nats, mean over runs
@@ -41,10 +40,9 @@ class Suspect:
 
 def count_confusions(runs: Sequence[Run], classes: int) -> np.ndarray:
     """Return how many images of each class (row) end up in each class (column): mean over runs."""
-    table = np.zeros((classes, classes))
-    for run in runs:
-        np.add.at(table, (run.outputs.label, run.outputs.predicted), 1)
-    return table / len(runs)
+    cells = [classes * run.outputs.label + run.outputs.predicted for run in runs]
+    counts = np.bincount(np.ravel(cells), minlength=classes**2)
+    return counts.reshape(classes, classes) / len(runs)
 
 
 def find_suspects(runs: Sequence[Run]) -> list[Suspect]:
@@ -52,41 +50,42 @@ def find_suspects(runs: Sequence[Run]) -> list[Suspect]:
     if len(runs) < LEAST_RUNS:
         return []
     label, loss = runs[0].outputs.label, np.mean([run.outputs.loss for run in runs], axis=0)
-    predicted = np.sort([run.outputs.predicted for run in runs], axis=0)  # (runs, images)
-    # What more than half of the runs predict stands in the middle.
-    middle = predicted[len(runs) // 2]
-    agreed = np.mean(predicted == middle, axis=0) >= AGREEING
-    found = np.flatnonzero(agreed & (middle != label))
-    return [Suspect(i, label[i], middle[i], loss[i]) for i in found[np.argsort(-loss[found])]]
+    predicted = np.array([run.outputs.predicted for run in runs])  # (runs, images)
+    usual = np.median(predicted, axis=0).astype(int)  # where more than half of the runs agree
+    agreed = np.mean(predicted == usual, axis=0) >= AGREEING
+    images = np.flatnonzero(agreed & (usual != label))
+    return [Suspect(i, label[i], usual[i], loss[i]) for i in images[np.argsort(-loss[images])]]
 
 
-def describe(runs: Sequence[Run], who: str, class_names: Sequence[str]) -> str:
-    """Return the part of summary.md on mistakes; the names are Markdown already."""
+def describe(runs: Sequence[Run], name: str, class_names: Sequence[str]) -> str:
+    """Return the part of summary.md on mistakes of `name`; all names are Markdown already."""
     table = count_confusions(runs, len(class_names))
     wrong = table * (1 - np.eye(len(table)))
-    most = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS].tolist()
-    said = ", ".join(
+    cells = sorted(np.argwhere(wrong).tolist(), key=lambda cell: -wrong[tuple(cell)])[:PAIRS]
+    pairs = [
         f"{class_names[i]} for {class_names[j]} ({wrong[i, j]:.4g} of {table[i].sum():.0f})"
-        for i, j in (divmod(place, len(table)) for place in most)
-        if wrong[i, j]
-    )
-    mean, suspects = f", mean of {len(runs)} seeds" * (len(runs) > 1), len(find_suspects(runs))
-    text = f"- Most often {who} takes {said or 'no class for another'}{mean}."
-    text += SUSPECTED.format(suspects) if suspects else ""
-    return text + PICTURE * (len(class_names) <= DRAWN_CLASSES)
+        for i, j in cells
+    ]
+    mean = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
+    text = f"- Most often {name} takes {', '.join(pairs) or 'no class for another'}{mean}."
+    if suspects := find_suspects(runs):
+        text += SUSPECTED.format(len(suspects))
+    if len(class_names) <= DRAWN_CLASSES:
+        text += "\n\n![Where the images of each class end up](confusion.svg)"
+    return text
 
 
 def report_files(experiment: Experiment, ranking: Ranking) -> dict[str, bytes | str]:
     """Return confusion.svg and suspects.txt by name, those that there are."""
-    about, (best, runs) = experiment.config.data, ranking.best
-    names, written = about.class_names, {}
+    (best, runs), names = ranking.best, experiment.config.data.class_names
+    written = {}
     if len(names) <= DRAWN_CLASSES:
         written["confusion.svg"] = confusion_plot(best, runs, names)
     if suspects := find_suspects(runs)[:LISTED]:
         images = (experiment.directory / results.IMAGES).read_text("utf-8").splitlines()
         written["suspects.txt"] = "".join(
-            f"{images[of.image]}\t{names[of.label]}\t{names[of.predicted]}\t{of.loss:.2f}\n"
-            for of in suspects
+            f"{images[s.image]}\t{names[s.label]}\t{names[s.predicted]}\t{s.loss:.2f}\n"
+            for s in suspects
         )
     return written
 
@@ -96,18 +95,18 @@ def confusion_plot(schedule: str, runs: Sequence[Run], class_names: Sequence[str
     """Return confusion.svg: the percentages of each label's images that are put into each class."""
     table = count_confusions(runs, len(class_names))
     percent = 100 * table / table.sum(axis=1, keepdims=True).clip(min=1)
-    drawn, side = np.ma.masked_less(percent, 0.5), 1.8 + 0.36 * len(table)
+    side = 1.8 + 0.36 * len(table)
     figure = plots.new_figure((max(side, 5), max(side, 3.6)), f"What {schedule} confuses")
     axes = figure.add_subplot(aspect="equal", xlabel="prediction", ylabel="label")
     # The square root shows mistakes, which are few, beside what is right.
-    axes.pcolormesh(np.sqrt(drawn), cmap="Blues", vmin=0, vmax=10)
-    for row, column in np.argwhere(~np.ma.getmaskarray(drawn)):
-        value, place = percent[row, column], (column + 0.5, row + 0.5)
+    axes.pcolormesh(np.sqrt(np.ma.masked_less(percent, 0.5)), cmap="Blues", vmin=0, vmax=10)
+    for row, column in np.argwhere(percent >= 0.5):
+        value = percent[row, column]
         look = {"color": "white" if value > 30 else "black", "fontsize": 8}
-        axes.text(*place, f"{value:.0f}", ha="center", va="center", **look)
-    ticks = np.arange(len(table)) + 0.5, list(map(_shorten, class_names))
-    axes.set_xticks(*ticks, rotation=90, parse_math=False)
-    axes.set_yticks(*ticks, parse_math=False)
+        axes.text(column + 0.5, row + 0.5, f"{value:.0f}", ha="center", va="center", **look)
+    middles, names = np.arange(len(table)) + 0.5, [name[:LETTERS] for name in class_names]
+    axes.set_xticks(middles, names, rotation=90, parse_math=False)
+    axes.set_yticks(middles, names, parse_math=False)
     axes.invert_yaxis()
     mean = f"mean of {len(runs)} seeds" if len(runs) > 1 else "one run"
     axes.set_title(f"% of each label's images, {mean}")
@@ -121,21 +120,18 @@ def write_contact_sheet(experiment: Experiment, ranking: Ranking, dataset: data.
     suspects = find_suspects(runs)[:LISTED]
     if not suspects:
         return
-    rows = -(-len(suspects) // COLUMNS)
+    names = [name[:LETTERS] for name in dataset.class_names]
+    rows = math.ceil(len(suspects) / COLUMNS)
     title = f"{dataset.name}: label, and what {best} predicts instead"
     figure = plots.new_figure((1.6 * COLUMNS, 2 * rows + 0.5), title)
-    places = dataset.rows[dataset.validation][[of.image for of in suspects]].tolist()
-    images = dataset.source.read(places)
-    for number, (of, encoded) in enumerate(zip(suspects, images, strict=True), start=1):
+    images = dataset.rows[dataset.validation][[suspect.image for suspect in suspects]]
+    read = dataset.source.read(images.tolist())
+    for number, (suspect, encoded) in enumerate(zip(suspects, read, strict=True), start=1):
         image = Image.fromarray(data.decode(encoded))
         image.thumbnail((THUMBNAIL, THUMBNAIL))
-        names = (_shorten(dataset.class_names[label]) for label in (of.label, of.predicted))
         axes = figure.add_subplot(rows, COLUMNS, number)
         axes.imshow(image)
-        axes.set_title("{}. {}\n→ {}".format(number, *names), fontsize=8, parse_math=False)
+        text = f"{number}. {names[suspect.label]}\n→ {names[suspect.predicted]}"
+        axes.set_title(text, fontsize=8, parse_math=False)
         axes.axis("off")
     files.write_atomically(experiment.directory / "suspects.png", plots.render(figure, "png"))
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"

@@ -5,7 +5,6 @@ python predict.py best.tflite photos/ --json        # one JSON object a line
 """
 
 import json
-import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -19,38 +18,36 @@ import sources
 import tasks
 from data import DamagedImage, decode
 
-Classifier = Callable[[np.ndarray], np.ndarray]  # uint8 (H, W, 3) to probabilities (classes,)
 
+def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray]]:
+    """Return the class names in a file of --export, and its model; raises cli.Refusal.
 
-def load_model(path: Path) -> tuple[list[str], Classifier]:
-    """Return class names and classifier of a file that --export wrote.
-
-    Raises OSError, KeyError, ValueError or zipfile.BadZipFile where it is another file.
+    The model is a function: uint8 (1, H, W, 3) -> probabilities (1, classes), to be copied.
     """
-    with zipfile.ZipFile(path) as archive:
-        names = archive.read("labels.txt").decode().split("\n")
-    if path.suffix == ".keras":
-        # A .tflite file answers without TensorFlow, whose import takes seconds.
-        from tensorflow_setup import keras
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.read("labels.txt").decode().split("\n")
+        if path.suffix == ".keras":
+            # A .tflite file answers without TensorFlow, whose import takes seconds.
+            from tensorflow_setup import keras
 
-        model = keras.saving.load_model(path)
-        return names, lambda pixels: model.predict_on_batch(pixels[None])[0]
+            return names, keras.saving.load_model(path).predict_on_batch
+        return names, litert.Graph(path.read_bytes(), tasks.cores()).run
+    except (ImportError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        advice = "give a .tflite or .keras file that train.py --export wrote"
+        raise cli.Refusal(f"{path}: {reason}; {advice}") from None
 
-    graph = litert.Graph(path.read_bytes(), tasks.cores())
-    return names, lambda pixels: graph.run(pixels[None])[0].copy()
 
-
-def find_images(place: str) -> list[str]:
-    """Return the images in a folder and below it, as training does; an image alone is itself.
-
-    Raises sources.DataError.
-    """
-    if not os.path.isdir(place):
-        return [place]
-    found = [image for folder in sources.scan(place) for image in folder.images]
-    if not found:
-        raise sources.DataError(f"{place}: no {' '.join(sources.EXTENSIONS)} in this folder")
-    return found
+def find_images(path: str) -> list[str]:
+    """Return the images in a folder as training finds them, or a file; raises cli.Refusal."""
+    images = []
+    for folder in sources.scan(path):
+        # A file, or a folder that cannot be read: reading it as an image tells why.
+        images += [folder.path] if folder.error else folder.images
+    if not images:
+        raise cli.Refusal(f"{path}: no {' '.join(sources.EXTENSIONS)} in this folder")
+    return images
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,30 +58,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     given = parser.parse_args(arguments)
     try:
-        paths = [path for place in given.images for path in find_images(place)]
-        names, classify = load_model(given.model)
-    except sources.DataError as error:
+        paths = [path for argument in given.images for path in find_images(argument)]
+        names, model = load_model(given.model)
+    except cli.Refusal as error:
         return cli.refuse("predict.py", error)
-    except (ImportError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
-        advice = "give a .tflite or .keras file that train.py --export wrote"
-        return cli.refuse("predict.py", f"{given.model}: {reason}; {advice}")
     status, source = 0, sources.FileParts([(path, 0, -1) for path in paths])
     for path, encoded in zip(paths, source.read(range(len(paths))), strict=True):
         try:
-            probabilities = classify(decode(encoded))
+            probabilities = model(decode(encoded)[None])[0].copy()
         except DamagedImage as error:
             print(f"predict.py: {sources.one_line(path)}: {error}", file=sys.stderr)
             status = 1
             continue
         # Of equal ones the first, as in training.
-        first, second = np.argsort(-probabilities, kind="stable")[:2].tolist()
-        top = float(probabilities[first])
-        answer = {"class": names[first], "probability": top, "second": names[second]}
-        if given.json:
-            print(json.dumps({"path": path} | answer))
-        else:
-            print(f"{sources.one_line(path)}: {names[first]} {top:.4f}, then {names[second]}")
+        first, second = (names[i] for i in np.argsort(-probabilities, kind="stable")[:2])
+        answer = {"path": path, "class": first, "probability": float(probabilities.max())}
+        line = f"{sources.one_line(path)}: {first} {answer['probability']:.4f}, then {second}"
+        print(json.dumps(answer | {"second": second}) if given.json else line)
     return status
 
 

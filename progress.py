@@ -1,7 +1,6 @@
 """The progress bar of training: one for the epochs of all heads, fed by tasks in any thread."""
 
-import queue
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,25 +17,21 @@ class Progress:
     metrics: Mapping[Hashable, Any]  # name of a head -> heads.EpochMetrics
 
 
-class TrainingBar:
-    """The bar; quiet where standard error is not a terminal."""
+class TrainingBar(tqdm):
+    """The bar, fed by a queue of Progress; quiet where standard error is not a terminal.
 
-    def __init__(self, reports: Any = None) -> None:
-        # Of Progress; a queue of Ray that is empty counts as false.
-        self._reports = queue.SimpleQueue() if reports is None else reports
-        self.report = self._reports.put  # what tasks call
-        self._bar = tqdm(total=0, desc="training", unit=" epochs", disable=None)
-        self.write, self.close = self._bar.write, self._bar.close
+    Whoever submits a task adds the epochs of its heads to `total`.
+    """
 
-    def expect(self, tables: Iterable[list[float]]) -> None:
-        """Make the bar longer by heads to be trained, given the rates of their epochs."""
-        self._bar.total += sum(map(len, tables))
+    def __init__(self, reports: Any):
+        super().__init__(total=0, desc="training", unit=" epochs", disable=None)
+        self._reports, self.report = reports, reports.put  # what tasks call
 
     def show(self) -> None:
         """Draw what tasks have reported."""
         while not self._reports.empty():
             done = self._reports.get()
             if len(done.metrics) <= SHOWN:
-                now = (f"{name} {of.val_accuracy:.4f}" for name, of in done.metrics.items())
-                self._bar.set_postfix_str(f"seed {done.seed}: {', '.join(now)}", refresh=False)
-            self._bar.update(len(done.metrics))
+                heads = (f"{label} {m.val_accuracy:.4f}" for label, m in done.metrics.items())
+                self.set_postfix_str(f"seed {done.seed}: {', '.join(heads)}", refresh=False)
+            self.update(len(done.metrics))

@@ -58,7 +58,7 @@ def train_missing(
         rates = _missing_rates(experiment, config, seed)
         for labels in heads.split_heads(list(rates), base.samples.classes, base.batch_size):
             groups.append(replace(base, rates={label: rates[label] for label in labels}, seed=seed))
-            bar.expect(groups[-1].rates.values())
+            bar.total += sum(map(len, groups[-1].rates.values()))
     options = experiment, config.conditions, bar.report, executor.retries
     train = functools.partial(train_runs, *options)
     for attempts in tasks.run_tasks(executor, train, groups, bar.show):

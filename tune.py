@@ -5,15 +5,17 @@ grid. The heads of a seed train side by side on four fifths of the training imag
 with the least loss on the other fifth is chosen. No validation image can reach the choice.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from features import Samples
 from heads import EpochMetrics, HeadsTask, split_heads, train_heads
 from progress import Progress, TrainingBar
 from results import Tuning, choose_peaks, is_diverged, write_tuning
@@ -22,38 +24,29 @@ from tasks import run_tasks, workers
 
 # 1, 2 and 5 in each decade. The grid begins with those from 1e-5 to 1e-1 and can grow.
 PEAKS = [float(f"{digit}e{exponent}") for exponent in range(-7, 2) for digit in (1, 2, 5)][:-2]
-START = range(PEAKS.index(1e-5), PEAKS.index(1e-1) + 1)
+START = slice(PEAKS.index(1e-5), PEAKS.index(1e-1) + 1)
 GROWTH = 3  # peaks by which the grid grows
 HELD_OUT = 5  # one in five training images of each class chooses
 
-
-@dataclass(frozen=True)
-class GridTask:
-    """Some heads of the grid of one seed."""
-
-    heads: HeadsTask  # rates: (label, peak) -> rate of every epoch
-    report_progress: Callable[[Progress], None]
+Grid = dict[tuple[str, float], EpochMetrics | None]  # label and peak -> how that head ends
 
 
-def hold_out(labels: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
-    """Return a fifth of the rows, drawn by the seed from each class; at least one of two images."""
+def hold_out(samples: Samples, seed: int) -> Samples:
+    """Split the training images: a fifth of each class, drawn by the seed, becomes validation."""
     random, held_out = np.random.default_rng([seed, HELD_OUT]), []
-    for label in np.unique(labels[rows]):
-        images = random.permutation(rows[labels[rows] == label])
-        held_out.append(images[: max(round(len(images) / HELD_OUT), len(images) > 1)])
-    return np.sort(np.concatenate(held_out))
+    labels = samples.labels[samples.train]
+    for label in np.unique(labels):
+        images = random.permutation(samples.train[labels == label])
+        # At least one image, unless there is no other to train on.
+        held_out.append(images[: max(round(len(images) / HELD_OUT), min(len(images) - 1, 1))])
+    validation = np.sort(np.concatenate(held_out))
+    return replace(samples, train=np.setdiff1d(samples.train, validation), validation=validation)
 
 
-def train_grid(task: GridTask) -> tuple[int, dict[tuple[str, float], EpochMetrics]]:
-    """Train heads of the grid; returns the seed and the last metrics of each head."""
-    last: dict[tuple[str, float], EpochMetrics] = {}
-
-    def keep(epoch: int, metrics: dict) -> None:
-        last.update(metrics)
-        task.report_progress(Progress(task.heads.seed, metrics))
-
-    train_heads(task.heads, keep)
-    return task.heads.seed, last
+def train_grid(report: Callable[[Progress], None], task: HeadsTask) -> tuple[int, Grid]:
+    """Train heads of the grid of a seed; returns the seed and the last metrics of each head."""
+    heads = train_heads(task, lambda _, metrics: report(Progress(task.seed, metrics)))
+    return task.seed, {name: head.metrics for name, head in heads.items()}
 
 
 def tune(
@@ -69,58 +62,43 @@ def tune(
     Where the least loss of a schedule lies on the edge of the grid, all schedules of that seed get
     more peaks on that side. It is decided by the seed's own losses, so a resume decides alike.
     """
-    samples, grids = base.samples, dict.fromkeys(seeds, START)
-    found: dict[int, dict[tuple[str, float], EpochMetrics]] = {seed: {} for seed in grids}
-    parts = math.ceil(workers(executor) / max(1, len(grids)))  # few seeds use all cores, too
+    grids = {seed: dict.fromkeys(itertools.product(shapes, PEAKS[START])) for seed in seeds}
     while grids:
         tasks = []
+        parts = math.ceil(workers(executor) / len(grids))  # few seeds use all cores, too
         for seed, grid in grids.items():
-            held_out = hold_out(samples.labels, samples.train, seed)
-            fitted = np.setdiff1d(samples.train, held_out)
-            parted = replace(samples, train=fitted, validation=held_out)
-            pairs = itertools.product(shapes, (PEAKS[i] for i in grid))
-            missing = [head for head in pairs if head not in found[seed]]
+            samples = hold_out(base.samples, seed)
+            missing = [head for head, metrics in grid.items() if metrics is None]
             for group in split_heads(missing, samples.classes, base.batch_size, parts):
                 rates = {(label, peak): scale_to_peak(shapes[label], peak) for label, peak in group}
-                heads = replace(base, samples=parted, rates=rates, seed=seed)
-                tasks.append(GridTask(heads, bar.report))
-                bar.expect(rates.values())
-        for seed, metrics in run_tasks(executor, train_grid, tasks, bar.show):
-            found[seed].update(metrics)
-            if len(found[seed]) < len(shapes) * len(grids[seed]):
-                continue
-            tuning = _collect(found[seed], shapes, grids[seed], samples.classes)
-            grown = _grow(grids[seed], [PEAKS.index(peak) for peak in tuning.chosen.values()])
-            if grown != grids[seed]:
-                grids[seed] = grown  # for the next round
-            else:
-                del grids[seed]
-                write_tuning(directory, seed, tuning)
+                tasks.append(replace(base, samples=samples, rates=rates, seed=seed))
+                bar.total += sum(map(len, rates.values()))
+        train = functools.partial(train_grid, bar.report)
+        for seed, metrics in run_tasks(executor, train, tasks, bar.show):
+            grids[seed] |= metrics
+            if None not in grids[seed].values():
+                tuning = _collect(grids[seed], base.samples.classes)
+                if more := _more_peaks(tuning):
+                    grids[seed] |= dict.fromkeys(itertools.product(shapes, more))
+                else:
+                    write_tuning(directory, seed, tuning)
+                    del grids[seed]
 
 
-def _collect(
-    found: dict[tuple[str, float], EpochMetrics],
-    labels: Iterable[str],
-    grid: range,
-    classes: int,
-) -> Tuning:
-    """Return the final losses and accuracies on the held-out fifth; None for a diverged head."""
-    peaks = [PEAKS[i] for i in grid]
-    loss, accuracy = {}, {}
-    for label in labels:
-        heads = [found[label, peak] for peak in peaks]
-        diverged = [is_diverged(head.loss, head.val_loss, classes) for head in heads]
-        pairs = list(zip(heads, diverged, strict=True))
-        loss[label] = [None if out else head.val_loss for head, out in pairs]
-        accuracy[label] = [None if out else head.val_accuracy for head, out in pairs]
+def _collect(grid: Grid, classes: int) -> Tuning:
+    peaks = sorted({peak for _, peak in grid})
+    loss, accuracy = ({label: [] for label, _ in grid} for _ in range(2))
+    for label, peak in itertools.product(loss, peaks):
+        head = grid[label, peak]
+        diverged = is_diverged(head.loss, head.val_loss, classes)
+        loss[label].append(None if diverged else head.val_loss)
+        accuracy[label].append(None if diverged else head.val_accuracy)
     return Tuning(peaks, loss, accuracy, choose_peaks(peaks, loss))
 
 
-def _grow(grid: range, chosen: list[int]) -> range:
-    """Return the grid with more peaks on each side where a chosen one lies on the edge."""
-    start, stop = grid.start, grid.stop
-    if start in chosen:
-        start = max(start - GROWTH, 0)
-    if stop - 1 in chosen:
-        stop = min(stop + GROWTH, len(PEAKS))
-    return range(start, stop)
+def _more_peaks(tuning: Tuning) -> list[float]:
+    """Return peaks beyond each edge of the grid on which a chosen one lies."""
+    chosen, (lowest, *_, highest) = tuning.chosen.values(), tuning.peaks
+    below = [peak for peak in PEAKS if peak < lowest][-GROWTH:] if lowest in chosen else []
+    above = [peak for peak in PEAKS if peak > highest][:GROWTH] if highest in chosen else []
+    return below + above

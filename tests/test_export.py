@@ -1,25 +1,23 @@
 """The exported files hold one model, for images of every size and mode, and replace no file."""
 
-import threading
-import time
-
 import numpy as np
 import pytest
 from experiment_files import write_experiment
-from image_files import encode
+from image_files import encode, write
 from PIL import Image
 from scipy.special import softmax
 
+import data
 import export
 import features
+import files
 import intervals
 import model
 import predict
+import tasks
 from audit import audit
-from data import decode
-from features import ShardTask
-from results import HEAD, ExperimentError, run_directory
-from sources import Source, digest
+from cli import Refusal
+from results import HEAD, run_directory
 
 
 @pytest.fixture
@@ -31,75 +29,68 @@ def experiment(tmp_path):
     return audit(experiment)
 
 
+def write_models(experiment, *paths):
+    """Export the experiment's best model."""
+    export.export(experiment, intervals.rank(experiment), list(paths))
+
+
 def make_images():
     """Return encoded images of several sizes, modes and formats."""
     random = np.random.default_rng(0)
-    for mode, kind in (("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"),
-                       ("P", "PNG"), ("I;16", "PNG"), ("RGB", "WEBP"), ("L", "BMP")):  # fmt: skip
-        for width, height in ((150, 150), (301, 77), (20, 33)):
-            small = Image.fromarray(random.integers(0, 256, (9, 9, 3), np.uint8))
-            image = small.resize((width, height))
-            grey = image.convert("L")
-            image = grey.convert("I").point(lambda x: x * 257) if mode == "I;16" else image
+    kinds = {"L": "BMP", "P": "PNG", "RGBA": "PNG", "CMYK": "JPEG", "RGB": "WEBP"}
+    for mode, kind in kinds.items():
+        for size in ((150, 150), (301, 77), (20, 33)):
+            image = Image.fromarray(random.integers(0, 256, (9, 9, 3), np.uint8)).resize(size)
             yield encode(image.convert(mode), kind)
 
 
 def test_both_files_say_what_the_features_of_training_say(experiment, tmp_path):
     paths = [tmp_path / "a.keras", tmp_path / "a.tflite"]
-    export.export(experiment, intervals.rank(experiment), paths)
+    write_models(experiment, *paths)
     (names, keras), (same_names, litert) = map(predict.load_model, paths)
     assert names == same_names == experiment.config.data.class_names
-    images = list(make_images())
-    count, recipe = len(images), (features.engine(), 96, "scale", "imagenet")
-    record = tmp_path / "cache/shard.json"
-    digests = list(map(digest, images))
-    features.extract_shard(
-        ShardTask(Source(images), range(count), [""] * count, digests, record, *recipe)
-    )
-    found = features.map_features(record.parent, (count, model.FEATURES))
+    images = {f"images/{i % 2}/{i}.png": image for i, image in enumerate(make_images())}
+    dataset = data.load(write(tmp_path, images) + "/images")
+    with tasks.Threads() as executor:
+        computed = features.extract(dataset, 96, "scale", "imagenet", tmp_path, False, executor)
+    values = np.fromfile(computed.directory / "features.f32", np.float32).reshape(len(images), -1)
     with np.load(run_directory(experiment.directory, "exp", 0) / HEAD) as head:
-        expected = softmax(found @ head["kernel"] + head["bias"], axis=1)
-    pixels = list(map(decode, images))
-    np.testing.assert_allclose(list(map(litert, pixels)), expected, atol=2e-6)
-    np.testing.assert_allclose(list(map(keras, pixels)), expected, atol=1e-4)
+        expected = softmax(values @ head["kernel"] + head["bias"], axis=1)
+    for encoded, probabilities in zip(dataset.source.read(dataset.rows), expected, strict=True):
+        pixels = data.decode(encoded)[None]
+        np.testing.assert_allclose(litert(pixels)[0], probabilities, atol=2e-6)
+        np.testing.assert_allclose(keras(pixels)[0], probabilities, atol=1e-4)
     assert np.ptp(expected, axis=0).max() > 0.1
 
 
 def test_a_model_that_is_there_already_stays_and_another_file_is_refused(experiment, tmp_path):
     path = tmp_path / "a.keras"
-    export.export(experiment, intervals.rank(experiment), [path])
+    write_models(experiment, path)
     before = path.read_bytes()
     # As a resume does.
-    export.export(experiment, intervals.rank(experiment), [path])
+    write_models(experiment, path)
     assert path.read_bytes() == before
     path.write_bytes(b"another")
-    with pytest.raises(ExperimentError, match=r"a\.keras exists and is not this exp.*; move it"):
-        export.export(experiment, intervals.rank(experiment), [path])
+    with pytest.raises(Refusal, match=r"a\.keras exists and is not this exp.*; move it"):
+        write_models(experiment, path)
     assert path.read_bytes() == b"another"
+
+
+def test_a_file_that_appears_during_the_export_stays(experiment, tmp_path, monkeypatch):
+    path, write_json = tmp_path / "a.keras", files.write_json
+
+    def write_meanwhile(*arguments):
+        path.write_bytes(b"another")
+        write_json(*arguments)
+
+    monkeypatch.setattr(files, "write_json", write_meanwhile)
+    with pytest.raises(Refusal, match=r"a\.keras exists"):
+        write_models(experiment, path)
+    assert path.read_bytes() == b"another" and not list(tmp_path.glob(".*.keras"))
 
 
 def test_a_damaged_head_is_named_with_what_to_do(experiment, tmp_path):
     head = run_directory(experiment.directory, "exp", 0) / HEAD
-    whole = head.read_bytes()
-    head.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ExperimentError, match=r"head\.npz cannot be read.*; remove .*seed-0, and"):
-        export.export(experiment, intervals.rank(experiment), [tmp_path / "b.keras"])
-    head.write_bytes(whole)
-
-
-def test_of_two_exports_to_one_name_at_once_the_first_stays_and_the_second_is_refused(
-    experiment, tmp_path
-):
-    path, temporary = tmp_path / "a.keras", tmp_path / ".one.a.keras"
-
-    def write_first():
-        while not temporary.exists():
-            time.sleep(0.001)
-        path.write_bytes(b"first")
-
-    thread = threading.Thread(target=write_first)
-    thread.start()
-    with pytest.raises(ExperimentError, match=r"a\.keras exists"):
-        export.export(experiment, intervals.rank(experiment), [path])
-    thread.join()
-    assert path.read_bytes() == b"first" and not temporary.exists()
+    head.write_bytes(head.read_bytes()[:5000])
+    with pytest.raises(Refusal, match=r"head\.npz cannot be read.*; remove .*seed-0, and"):
+        write_models(experiment, tmp_path / "a.keras")

@@ -10,56 +10,57 @@ from feature_files import RATES, make_task
 
 import data
 import features
-import heads
 import model
-from heads import HeadsTask, drop_out, order, split_heads, train_heads
+from heads import HeadsTask, drop_out, find_trainer, order, split_heads, train_heads
 from tensorflow_setup import keras, tf
 
 LOSS = "sparse_categorical_crossentropy"
 
 
 def train(task):
-    """All numbers of a task: `{label: (metrics of every epoch, kernel, bias, outputs)}`."""
+    """Train the heads of a task: `{label: (metrics of every epoch, Head)}`."""
     epochs = {label: [] for label in task.rates}
 
     def keep(epoch, metrics):
-        for label, of in metrics.items():
-            epochs[label].append(of)
+        for label, values in metrics.items():
+            epochs[label].append(values)
 
-    trained = train_heads(task, keep)
-    return {label: (epochs[label], trained[label]) for label in trained}
+    return {label: (epochs[label], head) for label, head in train_heads(task, keep).items()}
 
 
 def assert_equal(first, second):
     """Assert that two heads are equal to the last bit, in what is logged and in what is kept."""
     assert first[0] == second[0]
-    for name in ("kernel", "bias"):
-        np.testing.assert_array_equal(getattr(first[1], name), getattr(second[1], name))
-    for name, values in vars(first[1].outputs).items():
-        np.testing.assert_array_equal(values, getattr(second[1].outputs, name))
+    arrays = [[head.kernel, head.bias, *vars(head.outputs).values()] for _, head in (first, second)]
+    for one, other in zip(*arrays, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_heads_side_by_side_are_plain_keras_fits_one_by_one(tmp_path):
     task = make_task(tmp_path, dropout=0.0)
     samples, values = task.samples, np.array(task.samples.map())
-    held_out = (values[samples.validation], samples.labels[samples.validation])
+    images, labels = values[samples.validation], samples.labels[samples.validation]
     for label, (metrics, head) in train(task).items():
         dense = keras.layers.Dense(6, activation="softmax")
         plain = keras.Sequential([keras.Input((model.FEATURES,)), dense])
         plain.compile(keras.optimizers.Adam(), LOSS, metrics=["accuracy"])
         dense.set_weights([model.initial_kernel(6, seed=0), np.zeros(6)])
-        for epoch, of in enumerate(metrics):
-            rows = order(0, epoch, task.samples.train)
-            plain.optimizer.learning_rate = RATES[label][epoch]
-            history = plain.fit(values[rows], samples.labels[rows], batch_size=64, shuffle=False,
-                verbose=0, validation_data=held_out).history  # fmt: skip
-            assert of.rate == np.float32(RATES[label][epoch])
-            assert of.loss == pytest.approx(history["loss"][0], abs=1e-5)
-            assert of.accuracy == pytest.approx(history["accuracy"][0], abs=1e-6)
-            assert of.val_loss == pytest.approx(history["val_loss"][0], abs=1e-5)
-            assert of.val_accuracy == pytest.approx(history["val_accuracy"][0], abs=1e-6)
+        options = {"batch_size": 64, "shuffle": False, "verbose": 0}
+        options["validation_data"] = images, labels
+        for epoch, (rate, logged) in enumerate(zip(RATES[label], metrics, strict=True)):
+            rows = order(0, epoch, samples.train)
+            plain.optimizer.learning_rate = rate
+            history = plain.fit(values[rows], samples.labels[rows], **options).history
+            assert logged.rate == np.float32(rate)
+            for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+                assert getattr(logged, name) == pytest.approx(history[name][0], abs=1e-5)
+        assert metrics[-1] == head.metrics and metrics[-1].loss < metrics[0].loss
         np.testing.assert_allclose(head.kernel, dense.get_weights()[0], atol=1e-5)
-        assert metrics[-1].loss < metrics[0].loss
+        outputs, logits = head.outputs, images @ head.kernel + head.bias
+        np.testing.assert_array_equal(outputs.label, labels)
+        np.testing.assert_array_equal(outputs.predicted, logits.argmax(axis=1))
+        assert np.mean(outputs.predicted == labels) == head.metrics.val_accuracy
+        assert outputs.loss.mean() == pytest.approx(head.metrics.val_loss, abs=1e-6)
 
 
 def test_training_on_features_is_training_through_the_whole_frozen_model(images, tmp_path):
@@ -69,83 +70,53 @@ def test_training_on_features_is_training_through_the_whole_frozen_model(images,
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
     samples = features.Samples(computed.directory, dataset.labels, 3, *sides)
     task = HeadsTask(samples, {"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)
-    pixels = [data.decode(encoded) for encoded in dataset.source.read(dataset.rows)]
+    pixels = np.stack([data.decode(encoded) for encoded in dataset.source.read(dataset.rows)])
     kernel = model.initial_kernel(3, seed=0)
     whole = model.join_model(kernel, np.zeros(3), 32, "scale", "imagenet", 0.0)
     whole.compile(keras.optimizers.Adam(), LOSS, metrics=["accuracy"])
-    for epoch, of in enumerate(train(task)["a"][0]):
-        rows = order(0, epoch, task.samples.train)
+    options = {"batch_size": 7, "shuffle": False, "verbose": 0}
+    options["validation_data"] = pixels[samples.validation], dataset.labels[samples.validation]
+    for epoch, logged in enumerate(train(task)["a"][0]):
+        rows = order(0, epoch, samples.train)
         whole.optimizer.learning_rate = RATES["a"][epoch]
-        batch = np.stack([pixels[row] for row in rows])
-        history = whole.fit(batch, dataset.labels[rows], batch_size=7, shuffle=False, verbose=0)
-        held_out = np.stack([pixels[row] for row in samples.validation])
-        loss, accuracy = whole.evaluate(held_out, dataset.labels[samples.validation], verbose=0)
-        assert of.loss == pytest.approx(history.history["loss"][0], abs=1e-4)
-        assert of.val_loss == pytest.approx(loss, abs=1e-4)
-        assert of.val_accuracy == pytest.approx(accuracy, abs=1e-6)
+        history = whole.fit(pixels[rows], dataset.labels[rows], **options).history
+        for name in ("loss", "val_loss", "val_accuracy"):
+            assert getattr(logged, name) == pytest.approx(history[name][0], abs=1e-4)
 
 
 @pytest.mark.parametrize(
     ("classes", "count", "batch_size"),
     [(6, 330, 64), (6, 260, 64), (7, 330, 64), (10, 330, 64), (100, 330, 64), (6, 3300, 1024)],
 )
-def test_a_head_alone_is_the_same_head_among_others_to_the_last_bit(
+def test_a_head_alone_is_the_same_to_the_last_bit_whatever_is_beside_it(
     tmp_path, classes, count, batch_size
 ):
     task = make_task(tmp_path, classes, count, batch_size=batch_size)
-    labels = [f"head-{number}" for number in range(64)]
-    widest = split_heads(labels, classes, batch_size)[0]
-    many = {label: [1e-4 * (number + 1)] * 2 for number, label in enumerate(widest[:-1])}
-    among = train(replace(task, rates={**many, "a": RATES["a"]}))
-    alone = train(replace(task, rates={"a": RATES["a"]}))
-    assert_equal(among["a"], alone["a"])
+    widest = len(split_heads([""] * 64, classes, batch_size)[0])
+    rates = {f"head {number}": [1e-4 * (number + 1)] * 2 for number in range(widest - 4)}
+    # b ends an epoch earlier, and the loss of one head is not finite.
+    rates |= {"wild": [3e38, 3e38], "same": RATES["a"], "b": RATES["b"], "a": RATES["a"]}
+    among = train(replace(task, rates=rates))
+    for label in ("a", "b"):
+        assert_equal(among[label], train(replace(task, rates={label: rates[label]}))[label])
+    assert_equal(among["a"], among["same"])
+    last, head = among["wild"][0][-1], among["wild"][1]
+    assert not math.isfinite(last.val_loss) and last.val_accuracy == 0
+    assert set(head.outputs.predicted) == {-1}
 
 
-def test_two_seeds_in_parallel_threads_are_one_after_the_other_to_the_last_bit(tmp_path):
+def test_seeds_in_parallel_threads_are_one_after_the_other_to_the_last_bit(tmp_path):
     tasks = [make_task(tmp_path, seed=seed) for seed in (0, 1, 2, 3)]
     one_by_one = [train(task) for task in tasks]
+    # A thread traces once for all seeds.
+    assert find_trainer(tasks[0]).train_epoch.experimental_get_tracing_count() == 1
     with ThreadPoolExecutor(2) as executor:
         parallel = list(executor.map(train, tasks))
     for first, second in zip(one_by_one, parallel, strict=True):
         for label in RATES:
             assert_equal(first[label], second[label])
-    assert one_by_one[0]["a"][0] != one_by_one[1]["a"][0]
-
-
-def test_equal_rates_give_equal_heads_and_dropout_changes_them(tmp_path):
-    task = make_task(tmp_path, rates={"a": RATES["a"], "b": RATES["c"], "same": RATES["a"]})
-    trained = train(task)
-    assert_equal(trained["a"], trained["same"])
-    assert trained["a"][0] != trained["b"][0]
-    assert train(replace(task, dropout=0.0))["a"][0] != trained["a"][0]
-
-
-def test_a_head_that_ends_earlier_keeps_what_it_was_and_its_own_number_of_epochs(tmp_path):
-    task = make_task(tmp_path)
-    among, alone = train(task)["b"], train(replace(task, rates={"b": RATES["b"]}))["b"]
-    assert len(among[0]) == 2
-    assert_equal(among, alone)
-
-
-def test_a_head_that_diverges_leaves_the_others_alone_and_predicts_nothing(tmp_path):
-    task = make_task(tmp_path, rates={"a": RATES["a"], "wild": [3e38, 3e38]})
-    trained = train(task)
-    assert_equal(trained["a"], train(replace(task, rates={"a": RATES["a"]}))["a"])
-    last, head = trained["wild"][0][-1], trained["wild"][1]
-    assert not math.isfinite(last.val_loss) and last.val_accuracy == 0
-    assert set(head.outputs.predicted) == {-1}
-
-
-def test_the_outputs_of_a_head_are_what_was_logged_and_what_its_weights_give(tmp_path):
-    task = make_task(tmp_path)
-    samples, values = task.samples, task.samples.map()[task.samples.validation]
-    for metrics, head in train(task).values():
-        outputs = head.outputs
-        np.testing.assert_array_equal(outputs.label, samples.labels[samples.validation])
-        assert np.mean(outputs.predicted == outputs.label) == metrics[-1].val_accuracy
-        assert outputs.loss.mean() == pytest.approx(metrics[-1].val_loss, abs=1e-6)
-        logits = values @ head.kernel + head.bias
-        np.testing.assert_array_equal(outputs.predicted, logits.argmax(axis=1))
+    without_dropout = train(replace(tasks[0], dropout=0.0))
+    assert without_dropout["a"][0] != one_by_one[0]["a"][0] != one_by_one[1]["a"][0]
 
 
 def test_no_group_is_too_wide_and_heads_are_split_into_as_many_parts_as_wanted():
@@ -159,11 +130,9 @@ def test_no_group_is_too_wide_and_heads_are_split_into_as_many_parts_as_wanted()
 
 def test_an_order_holds_every_row_once_and_depends_on_seed_and_epoch():
     rows = np.arange(5, 900, 3)
-    orders = {(seed, epoch): order(seed, epoch, rows) for seed in (0, 1) for epoch in (0, 1)}
-    for found in orders.values():
-        np.testing.assert_array_equal(np.sort(found), rows)
-    assert len({found.tobytes() for found in orders.values()}) == 4
-    np.testing.assert_array_equal(order(1, 1, rows), orders[1, 1])
+    orders = [order(seed, epoch, rows).tolist() for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(permuted) == rows.tolist() for permuted in orders)
+    assert len(set(map(tuple, orders))) == 4 and order(1, 1, rows).tolist() == orders[3]
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-6, 0.2, 0.5, 0.99, 1 - 1e-9])
@@ -178,12 +147,3 @@ def test_dropout_drops_its_part_anywhere_and_scales_what_it_keeps(rate):
         for axes, tolerance in (((1, 2), 0.01), ((0, 2), 0.02), ((0, 1), 0.1)):
             assert abs(dropped.mean(axes) - rate).max() < tolerance
         assert abs(np.corrcoef(dropped[..., ::2].ravel(), dropped[..., 1::2].ravel())[0, 1]) < 0.01
-
-
-def test_a_thread_traces_a_training_step_once_for_all_seeds(tmp_path):
-    task = make_task(tmp_path, rates={"a": [1e-3], "b": [1e-3]})
-    train(task)
-    trainer = heads.find_trainer(task)
-    train(replace(task, seed=1))
-    assert heads.find_trainer(task) is trainer
-    assert trainer.train_epoch.experimental_get_tracing_count() == 1

@@ -1,6 +1,7 @@
 """predict.py answers as the run did, names what it cannot read, and is quick without TensorFlow."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,57 +12,52 @@ import pytest
 from conftest import PROJECT, run_command
 from image_files import encode
 
+import predict
 import results
 
 
-def ask(place, *arguments):
-    """Return the answers of predict.py as dictionaries; it must not complain."""
-    told = run_command("predict.py", *arguments, "--json", cwd=place)
-    assert (told.returncode, told.stderr) == (0, "")
-    return [json.loads(line) for line in told.stdout.splitlines()]
-
-
-@pytest.fixture(scope="module")
-def validation(whole):
-    """The validation images of `whole` as a folder, CLASS/N.png."""
-    for name in (whole / "tensorboard/one/validation-images.txt").read_text().splitlines():
-        target = whole / "validation" / name.removeprefix("images/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(whole / name, target)
-    return whole / "validation"
-
-
 @pytest.mark.parametrize("model", ["model.tflite", "model.keras"])
-def test_every_validation_image_gets_the_class_that_its_run_gave_it(whole, validation, model):
+def test_every_validation_image_gets_the_class_that_its_run_gave_it(whole, model):
     experiment = whole / "tensorboard/one"
-    about = results.read_config(experiment).data
+    data = results.read_config(experiment).data
     label = re.search(rf"model of (\S+) seed 0: {model}", (whole / "stdout").read_text())[1]
     run = results.run_directory(experiment, label, 0) / results.VALIDATION
-    answers = ask(whole, model, "validation")
-    names = (experiment / "validation-images.txt").read_text().splitlines()
-    assert [answer["path"].replace("validation", "images") for answer in answers] == names
-    predicted = [about.class_names[i] for i in results.read_outputs(run, about).predicted]
+    names = (experiment / results.IMAGES).read_text().splitlines()
+    told = run_command("predict.py", model, *names, "--json", cwd=whole)
+    assert (told.returncode, told.stderr) == (0, "")
+    answers = list(map(json.loads, told.stdout.splitlines()))
+    assert [answer["path"] for answer in answers] == names
+    predicted = [data.class_names[i] for i in results.read_outputs(run, data).predicted]
     assert [answer["class"] for answer in answers] == predicted
     for answer in answers:
-        assert answer["second"] in {*about.class_names} - {answer["class"]}
+        assert answer["second"] in {*data.class_names} - {answer["class"]}
         assert 1 / 3 <= answer["probability"] <= 1
     line = "{path}: {class} {probability:.4f}, then {second}\n"
-    told = run_command("predict.py", model, names[0], cwd=whole).stdout
-    assert told == line.format(**answers[0] | {"path": names[0]})
+    assert run_command("predict.py", model, names[0], cwd=whole).stdout == line.format(**answers[0])
 
 
-def test_what_cannot_be_read_is_named_and_the_others_are_answered(whole, tmp_path):
-    shutil.copytree(whole / "images/disc", tmp_path / "disc")
-    (tmp_path / "disc/3.png").write_bytes((tmp_path / "disc/3.png").read_bytes()[:300])
-    told = run_command(
-        "predict.py", whole / "model.tflite", "disc", "gone.jpg", "disc/0.png", cwd=tmp_path
-    )
-    assert told.returncode == 1
-    assert [line.partition(": ")[0] for line in told.stdout.splitlines()] == [
-        f"disc/{number}.png" for number in (0, 1, 2, 4, 5, 6, 7, 0)
-    ]
-    damaged, gone = told.stderr.splitlines()
-    assert damaged.startswith("predict.py: disc/3.png: damaged")
+def test_what_cannot_be_read_is_named_and_the_others_are_answered(
+    whole, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(whole / "images", tmp_path / "images")
+    damaged = tmp_path / "images/disc/3.png"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+
+    def deny(path, scandir=os.scandir):
+        if path.endswith("stripes"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    monkeypatch.chdir(tmp_path)
+    paths = "images/disc", "images/stripes", "gone.jpg", "images/disc/0.png"
+    assert predict.main([f"{whole}/model.tflite", *paths]) == 1
+    told = capsys.readouterr()
+    answered = [line.partition(": ")[0] for line in told.out.splitlines()]
+    assert answered == [f"images/disc/{number}.png" for number in (0, 1, 2, 4, 5, 6, 7, 0)]
+    image, folder, gone = told.err.splitlines()
+    assert image.startswith("predict.py: images/disc/3.png: damaged")
+    assert folder.startswith("predict.py: images/stripes: cannot be read: ")
     assert gone == "predict.py: gone.jpg: cannot be read: No such file or directory"
 
 
@@ -70,10 +66,7 @@ def test_what_cannot_be_read_is_named_and_the_others_are_answered(whole, tmp_pat
     [
         (["model.tflite", "empty"], "empty: no .jpg .jpeg"),
         (["gone.tflite", "images"], "gone.tflite: .*No such file"),
-        (
-            ["images/disc/0.png", "images"],
-            "0.png: File is not a zip file; give a .tflite or .keras",
-        ),
+        (["images/disc/0.png", "images"], "0.png: File is not a zip file; give a .tflite"),
         (["cut.tflite", "images"], "cut.tflite: .*; give a .tflite or .keras"),
     ],
 )
@@ -87,15 +80,14 @@ def test_what_is_not_a_model_or_holds_no_image_is_refused_in_one_line(copy, argu
 
 
 def test_a_tflite_file_answers_for_images_of_any_size_without_tensorflow(whole, tmp_path):
-    random, shapes = np.random.default_rng(0), [(40, 60), (40, 60), (300, 20), (7, 7), (40, 60)]
-    pixels = random.integers(0, 256, (40, 60, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    shapes = [(40, 60), (40, 60), (300, 20), (7, 7), (40, 60)]
     for number, shape in enumerate(shapes):
         (tmp_path / f"{number}.png").write_bytes(encode(np.resize(pixels, (*shape, 3))))
     code = "import sys, predict\nassert predict.main(sys.argv[1:]) == 0\n"
-    code += "print([name for name in ('tensorflow', 'keras', 'matplotlib') if name in sys.modules])"
-    options = {"env": {"PYTHONPATH": str(PROJECT)}, "cwd": tmp_path, "text": True}
+    code += "print({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules))"
     line = [sys.executable, "-c", code, whole / "model.tflite", *sorted(tmp_path.glob("*.png"))]
-    *answers, loaded = subprocess.check_output(line, **options).splitlines()
-    assert loaded == "[]"
+    *answers, loaded = subprocess.check_output(line, cwd=PROJECT, text=True).splitlines()
+    assert loaded == "set()"
     first, again, *_, last = (answer.partition(": ")[2] for answer in answers)
     assert first == again == last and len(answers) == len(shapes)

@@ -1,24 +1,25 @@
 """The peaks that --tune chooses: from training images alone, by the least loss, seed by seed."""
 
-import json
-import os
+import queue
 import shutil
-import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import PROJECT, numbers, run_command, run_experiment
+from experiment_files import write_experiment
 from feature_files import make_task
 
 import audit
+import files
 import results
+import tasks
 import tune
 from cli import Refusal
+from features import Samples
+from heads import train_heads
 from progress import TrainingBar
 
 SHAPES = {"steady": [1.0] * 4, "falling": [4.0, 2.0, 1.0, 1.0]}
@@ -29,21 +30,21 @@ TUNED = [
 ]
 
 
-def tuned(directory, task, shapes=SHAPES, seeds=(0, 1)):
-    """The grids of some seeds, by seed, read back from their files."""
+def tuned(directory, task, seeds=(0, 1)):
+    """Return the grids of some seeds, by seed, read back from their files."""
     directory.mkdir()
-    with ThreadPoolExecutor(2) as executor, closing(TrainingBar()) as bar:
-        tune.tune(directory, shapes, task, seeds, executor, bar)
-    return {seed: json.loads(results.tuning_path(directory, seed).read_text()) for seed in seeds}
+    with tasks.Threads() as executor, TrainingBar(queue.SimpleQueue()) as bar:
+        tune.tune(directory, SHAPES, task, seeds, executor, bar)
+    return {seed: files.read_json(results.tuning_path(directory, seed)) for seed in seeds}
 
 
-def test_a_fifth_of_each_class_is_held_out_and_the_seed_draws_it():
-    labels = np.repeat(np.int32([0, 1, 2, 3]), [50, 20, 2, 1])
-    rows = np.arange(73)
-    held_out = tune.hold_out(labels, rows, seed=0)
+def test_a_fifth_of_each_class_is_held_out_and_the_seed_draws_it(tmp_path):
+    labels, rows = np.repeat(np.int32([0, 1, 2, 3]), [50, 20, 2, 1]), np.arange(73)
+    samples = [tune.hold_out(Samples(tmp_path, labels, 4, rows, rows), seed) for seed in (0, 0, 1)]
+    held_out, again, other = (split.validation for split in samples)
     assert np.bincount(labels[held_out], minlength=4).tolist() == [10, 4, 1, 0]
-    np.testing.assert_array_equal(held_out, tune.hold_out(labels, rows, seed=0))
-    assert set(held_out) != set(tune.hold_out(labels, rows, seed=1))
+    assert sorted([*held_out, *samples[0].train]) == list(rows)
+    assert set(held_out) == set(again) != set(other)
 
 
 def test_of_peaks_the_least_loss_is_chosen_and_a_diverged_head_never():
@@ -53,33 +54,24 @@ def test_of_peaks_the_least_loss_is_chosen_and_a_diverged_head_never():
     assert results.is_diverged(0.1, float("nan"), classes=3)
 
 
-def test_the_chosen_peak_is_that_of_least_loss_in_the_file(tmp_path):
-    grids = tuned(tmp_path / "a", make_task(tmp_path))
+def test_the_peak_of_least_loss_is_chosen_by_a_seed_and_its_training_images_alone(tmp_path):
+    task = make_task(tmp_path)
+    grids = tuned(tmp_path / "a", task)
     for grid in grids.values():
         assert grid["peaks"][:2] == [1e-5, 2e-5] and grid["peaks"][-1] >= 0.1
-        for label in SHAPES:
-            finite = [loss for loss in grid["loss"][label] if loss is not None]
+        for label, losses in grid["loss"].items():
             best = grid["peaks"].index(grid["chosen"][label])
-            assert grid["loss"][label][best] == min(finite)
+            assert losses[best] == min(loss for loss in losses if loss is not None)
     assert grids[0] != grids[1]
-
-
-def test_no_validation_image_can_reach_the_choice(tmp_path):
-    task = make_task(tmp_path)
-    samples, permuted = task.samples, task.samples.labels.copy()
-    mixed = np.random.default_rng(0).permutation(permuted[samples.validation])
-    permuted[samples.validation] = mixed
-    assert not np.array_equal(permuted, samples.labels)
-    tuned(tmp_path / "a", task)
-    tuned(tmp_path / "b", replace(task, samples=replace(samples, labels=permuted)))
-    for seed in (0, 1):
-        paths = [results.tuning_path(tmp_path / name, seed) for name in ("a", "b")]
-        assert paths[0].read_bytes() == paths[1].read_bytes()
-
-
-def test_the_grid_of_a_seed_does_not_depend_on_how_it_is_split_or_on_other_seeds(tmp_path):
-    task = make_task(tmp_path)
-    assert tuned(tmp_path / "a", task)[1] == tuned(tmp_path / "b", task, seeds=(1,))[1]
+    alone = replace(task, samples=tune.hold_out(task.samples, 0), rates={"a": [1e-3] * 4})
+    metrics = train_heads(alone, lambda *_: None)["a"].metrics
+    assert grids[0]["loss"]["steady"][grids[0]["peaks"].index(1e-3)] == metrics.val_loss
+    # The grid of one seed is split otherwise than those of two, and labels of validation change.
+    labels, rows = task.samples.labels.copy(), task.samples.validation
+    labels[rows] = np.random.default_rng(0).permutation(labels[rows])
+    assert not np.array_equal(labels, task.samples.labels)
+    changed = replace(task, samples=replace(task.samples, labels=labels))
+    assert tuned(tmp_path / "b", changed, seeds=[1]) == {1: grids[1]}
 
 
 def test_the_grid_grows_for_all_schedules_where_a_best_peak_lies_on_its_edge(tmp_path):
@@ -87,7 +79,7 @@ def test_the_grid_grows_for_all_schedules_where_a_best_peak_lies_on_its_edge(tmp
     task = make_task(tmp_path)
     features = np.fromfile(tmp_path / "features.f32", np.float32)
     (features / 1000).tofile(tmp_path / "features.f32")
-    grid = tuned(tmp_path / "a", task, seeds=(0,))[0]
+    grid = tuned(tmp_path / "a", task, seeds=[0])[0]
     assert grid["peaks"][0] == 1e-5 and grid["peaks"][-1] > 0.1
     assert max(grid["chosen"].values()) > 0.1
     assert {len(losses) for losses in grid["loss"].values()} == {len(grid["peaks"])}
@@ -111,14 +103,12 @@ def test_every_schedule_and_the_control_train_at_their_chosen_peaks(experiment):
             assert len(run.result.rate) == 11
 
 
-def test_a_peak_that_was_not_the_best_is_refused(experiment, tmp_path):
-    copy = shutil.copytree(experiment, tmp_path / "place") / "tensorboard/tuned"
-    path = results.tuning_path(copy, 1)
-    grid = json.loads(path.read_text())
-    grid["chosen"]["exp"] = 1e-5
-    path.write_text(json.dumps(grid))
+def test_a_peak_that_was_not_the_best_is_refused(tmp_path):
+    experiment = write_experiment(tmp_path / "x", {"exp": [50]}, grids=[{"exp": [3, 1, 2, 4]}])
+    path = results.tuning_path(experiment, 0)
+    files.write_json(path, files.read_json(path) | {"chosen": {"exp": 1e-2}})
     with pytest.raises(Refusal, match="chosen peaks are not those of least loss"):
-        audit.audit(copy)
+        audit.audit(experiment)
 
 
 @pytest.mark.faults
@@ -130,25 +120,27 @@ def test_after_a_kill_in_the_grid_or_in_the_runs_a_resume_ends_the_same(experime
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     while not any((tmp_path / "tensorboard/tuned").glob(sign)):
         assert command.poll() is None
-    os.kill(command.pid, signal.SIGKILL)
+    command.kill()
     command.wait()
-    for damaged in list(tmp_path.glob("tensorboard/tuned/tuning/seed-0.json")):
-        damaged.write_text("{")
+    for grid in tmp_path.glob("tensorboard/tuned/tuning/seed-0.json"):
+        grid.write_text("{")
     resumed = run_command("train.py", "--resume", "tensorboard/tuned", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    wanted = numbers(experiment / "tensorboard/tuned")
-    assert numbers(tmp_path / "tensorboard/tuned") == wanted
+    assert numbers(tmp_path / "tensorboard/tuned") == numbers(experiment / "tensorboard/tuned")
 
 
-@pytest.mark.parametrize("flag", ["--lr", "--peak-lr"])
-def test_a_rate_does_not_go_with_tune(flag, tmp_path):
-    refused = run_command("train.py", "--schedule", "exp", "--tune", flag, "1e-3", cwd=tmp_path)
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "--tune chooses the rates itself; leave out --lr and --peak-lr" in refused.stderr
-
-
-def test_a_schedule_that_is_0_throughout_cannot_be_tuned(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["exp", "--lr", "1e-3"], "--tune chooses the rates itself; leave out --lr and --peak-lr"),
+        (["exp", "--peak-lr", "1e-3"], "--tune chooses the rates itself; leave out"),
+        (["mine.py:zero"], "mine.zero is 0 in every epoch"),
+    ],
+)
+def test_a_rate_and_a_schedule_that_is_0_throughout_do_not_go_with_tune(
+    arguments, reason, tmp_path
+):
     (tmp_path / "mine.py").write_text("def zero(epoch, lr):\n    return 0\n")
-    refused = run_command("train.py", "--schedule", "mine.py:zero", "--tune", cwd=tmp_path)
+    refused = run_command("train.py", "--tune", "--schedule", *arguments, cwd=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "mine.zero is 0 in every epoch" in refused.stderr
+    assert reason in refused.stderr
