@@ -1,4 +1,4 @@
-"""Sources of images that need TensorFlow: TFRecord files, and the data sets of TFDS.
+"""Sources that need TensorFlow: TFRecord files, and the data sets of TFDS.
 
 The first pass over a TFRecord file verifies its checksums and notes where in the file each image
 lies, so that reading it later touches no other. TFDS data sets stored as TFRecord are read alike.
@@ -36,50 +36,51 @@ def list_tfrecords(train: str, test: str) -> Listing:
             raise DataError(f"{flag} {pattern!r} matches no file")
         files += [(path, validation) for path in paths]
     name = one_line(os.path.basename(os.path.dirname(os.path.abspath(train)))) or "TFRecords"
-    return _list_files(name, files, KEYS, None)
+    return _list_files(name, files, KEYS)
 
 
-def _list_files(name: str, files: list, keys: Sequence[str], classes: dict | None) -> Listing:
+def _list_files(
+    name: str, files: list, keys: Sequence[str], classes: dict[int, str] | None = None
+) -> Listing:
     """Return what is in TFRecord files; raises DataError.
 
-    `files` are (path, validation or not), `keys` those of image and label, `classes` {label: name};
-    None: all integers that occur, named by TEXT_KEY if it tells names.
+    `files` are (path, validation or not), `keys` those of image and label. Without `classes`,
+    {label: name}, they are all integers that occur, named by TEXT_KEY if it tells names.
     """
     places, entries, problems, notes, texts = [], [], [], [], defaultdict(set)
-    example, wanted = tf.train.Example(), classes or range(2**63)
+    image_key, label_key = keys
     for path, side in files:
-        title, number, faulty, found = one_line(path), -1, [], set()
+        title, number, faulty, present = one_line(path), -1, [], set()
         try:
             for number, (begin, record) in enumerate(_verified_records(path)):
                 try:
-                    example.ParseFromString(record)
-                except DecodeError:
-                    example.Clear()
-                features = example.features.feature
-                found.update(features)
-                images = features[keys[0]].bytes_list.value
-                labels = features[keys[1]].int64_list.value
-                if not (len(images) == len(labels) == 1 and labels[0] in wanted):
+                    features = tf.train.Example.FromString(record).features.feature
+                    present.update(features)
+                    (image,) = features[image_key].bytes_list.value
+                    (label,) = features[label_key].int64_list.value
+                except (DecodeError, ValueError):
+                    label = -1
+                if label not in (classes or range(2**63)):
                     faulty.append(number)
                     continue
-                image, place = images[0], f"{title} record {number}"
-                texts[labels[0]].add(b"".join(features[TEXT_KEY].bytes_list.value))
+                texts[label].add(b"".join(features[TEXT_KEY].bytes_list.value))
                 places.append((os.path.abspath(path), begin + record.find(image), len(image)))
-                entries.append(Entry(place, labels[0], digest(image), side))
+                entries.append(Entry(f"{title} record {number}", label, digest(image), side))
         except (OSError, tf.errors.OpError) as error:
             reason = f"{_first_line(error)}; restore it, or unpack it if it is gzip"
             problems.append(f"{title} cannot be read at record {number + 1}: {reason}")
         if faulty:
             count = f"{len(faulty)} of {number + 1} records cannot be used (first: {faulty[0]})"
-            have = one_line(", ".join(sorted(found))) or "no keys"
-            needed = f"needed are one encoded image in {keys[0]} and one class from 0 in {keys[1]}"
+            have = one_line(", ".join(sorted(present))) or "no keys"
+            needed = (
+                f"needed are one encoded image in {image_key} and one class from 0 in {label_key}"
+            )
             problems.append(f"{title}: {count}; they have {have}; {needed}")
         elif number < 0:
             notes.append(f"{title} is empty")
     if problems:
         raise DataError(problem_list(name, problems))
-    classes = classes or _class_names(texts)
-    return Listing(name, FileParts(places), entries, classes, notes)
+    return Listing(name, FileParts(places), entries, classes or _class_names(texts), notes)
 
 
 def _class_names(texts: dict[int, set[bytes]]) -> dict[int, str]:
@@ -110,11 +111,11 @@ class Tfds(Source):
     image_key: str
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes]:
-        """Yield the encoded image of each row."""
+        """Yield the encoded image of each row; raises DataError."""
         return (example[self.image_key] for example in self.examples(rows))
 
     def examples(self, rows: Iterable[int]) -> Iterator[dict]:
-        """Yield the examples of some rows with encoded images; raises DataError."""
+        """Yield some rows with everything in them, images encoded; raises DataError."""
         try:
             builder = tfds.builder_from_directory(self.data_dir)
             data = builder.as_data_source(decoders={self.image_key: tfds.decode.SkipDecoding()})
@@ -132,8 +133,6 @@ def list_tfds(source: str) -> Listing:
 
     Label i is the data set's own label i, with its own name, whether it has images or not.
     """
-    # TFDS warns of folders that it does not find, and goes on.
-    logging.getLogger("absl").setLevel(logging.ERROR)
     name = one_line(source.removeprefix("tfds:"))
     builder = _prepared_builder(name)
     features, splits = builder.info.features, builder.info.splits
@@ -142,10 +141,8 @@ def list_tfds(source: str) -> Listing:
     if not (all(keys) and "train" in splits):
         have = f"it has the features {', '.join(features)} and the splits {', '.join(splits)}"
         raise DataError(f"tfds:{name} needs one image, one class label and a train split; {have}")
-    sides = {"train": None}
-    for split in ("test", "val", "validation"):
-        if split in splits:
-            sides = {"train": False, split: True}
+    other = next((split for split in ("validation", "val", "test") if split in splits), None)
+    sides = {"train": False, other: True} if other else {"train": None}
     classes = dict(enumerate(map(one_line, features[label_key].names)))
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
         files = [(str(path), sides[split]) for split in sides for path in splits[split].filepaths]
@@ -169,6 +166,8 @@ def _only_key(info: tfds.core.DatasetInfo, kind: type) -> str | None:
 
 
 def _prepared_builder(name: str) -> tfds.core.DatasetBuilder:
+    # TFDS warns of folders that it does not find, and goes on.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     # TFDS itself looks only when it is imported.
     folder = os.environ.get("TFDS_DATA_DIR", tfds.core.constants.DATA_DIR)
     absent = f"tfds:{name} is not in {folder}"
