@@ -64,24 +64,21 @@ def load(
 ) -> Dataset:
     """Return the Dataset of `digits`, `tfds:NAME`, a folder, or the TFRecords of two globs.
 
-    One pass reads every image and decodes none. Folders in `left_out` are not looked into. Where
-    the source has no validation split, a hash of its name (in TFDS of its content) decides an
-    image's side. In classes of about 20 images or more it keeps it when others come or go; in
-    smaller ones it may change it, since each class needs both sides. Raises DataError.
+    One pass reads every image and decodes none. Folders in `left_out` are not looked into. Without
+    a validation split, a hash of an image's name (in TFDS of its content) decides its side, which
+    it keeps when others come or go, except in classes of fewer than about 20. Raises DataError.
     """
-    if train is not None or source.startswith("tfds:"):
+    if train is None and source == "digits":
+        listing = sources.list_digits()
+    elif train is None and not source.startswith("tfds:"):
+        listing = sources.list_folder(source, left_out)
+    else:
         # It imports TensorFlow, which nothing else here needs.
         import records
 
-        listing = (
-            records.list_tfds(source) if train is None else records.list_tfrecords(train, test)
-        )
-    elif source == "digits":
-        listing = sources.list_digits()
-    else:
-        listing = sources.list_folder(source, left_out)
+        listing = records.list_tfds(source) if train is None else records.list_files(train, test)
     dataset = _select(listing, np.arange(len(listing.entries)), validation_fraction)
-    return replace(dataset, notes=[*dataset.notes, *_class_notes(dataset), *_duplicates(dataset)])
+    return replace(dataset, notes=[*dataset.notes, *_notes(dataset)])
 
 
 def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
@@ -92,10 +89,7 @@ def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
 
 
 def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
-    """Return a note for each kind of remark on images of a full data set, with their names.
-
-    `remarks` is {row: remarks joined by "; "}.
-    """
+    """Return a note for each kind of remark, {row: remarks joined by "; "}, of a full data set."""
     names = defaultdict(list)
     for row, text in sorted(remarks.items()):
         for remark in text.split("; "):
@@ -138,30 +132,23 @@ def _select(listing: Listing, rows: np.ndarray, fraction: float) -> Dataset:
     return dataset
 
 
-def _class_notes(dataset: Dataset) -> list[str]:
-    counts = dataset.counts()
-    empty = [name for name, sizes in counts.items() if not any(sizes)]
-    notes = [f"classes without images: {', '.join(empty)}"] if empty else []
-    (least, small), *_, (most, large) = sorted(
-        (train, name) for name, (train, _) in counts.items() if train
-    )
+def _notes(dataset: Dataset) -> list[str]:
+    """Return notes on the sizes of classes, and on images that are on both sides."""
+    notes, names, counts = [], dataset.class_names, dataset.counts()
+    if empty := [name for name in names if not any(counts[name])]:
+        notes.append(f"classes without images: {', '.join(empty)}")
+    sizes = sorted((train, name) for name, (train, _) in counts.items() if train)
+    (least, small), (most, large) = sizes[0], sizes[-1]
     if most > IMBALANCE * least:
         notes.append(f"unbalanced: {most} training images of {large}, {least} of {small}")
-    return notes
-
-
-def _duplicates(dataset: Dataset) -> list[str]:
-    """Return a note on validation images whose bytes are a training image's, too."""
-    labels, digests = dataset.labels, dataset.digests
-    train = {digests[i]: i for i in np.flatnonzero(~dataset.validation)}
+    train = {dataset.digests[i]: i for i in np.flatnonzero(~dataset.validation)}
     # Files that are empty or unreadable are damaged, not alike.
     train.pop(digest(b""), None)
-    validation = np.flatnonzero(dataset.validation)
-    pairs = [(i, train[digests[i]]) for i in validation if digests[i] in train]
-    if not pairs:
-        return []
-    other = [(i, twin) for i, twin in pairs if labels[i] != labels[twin]]
-    first = [f"{dataset.names[i]} ({dataset.class_names[labels[i]]})" for i in (other or pairs)[0]]
-    contradiction = f", {len(other)} of them with contradictory labels" if other else ""
-    note = f"{len(pairs)} validation images are training images too{contradiction}"
-    return [f"{note}, e.g. {' is '.join(first)}"]
+    twins = [(i, train.get(dataset.digests[i])) for i in np.flatnonzero(dataset.validation)]
+    if pairs := [(i, twin) for i, twin in twins if twin is not None]:
+        other = [(i, twin) for i, twin in pairs if dataset.labels[i] != dataset.labels[twin]]
+        note = f"{len(pairs)} validation images are training images too"
+        note += f", {len(other)} of them with contradictory labels" if other else ""
+        first = [f"{dataset.names[i]} ({names[dataset.labels[i]]})" for i in (other or pairs)[0]]
+        notes.append(f"{note}, e.g. {' is '.join(first)}")
+    return notes

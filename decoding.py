@@ -34,10 +34,10 @@ class DamagedImage(Exception):
 
 
 def decode(encoded: bytes | OSError) -> np.ndarray:
-    """Return an encoded image as uint8 (height, width, 3), as TensorFlow decodes it.
+    """Return an encoded image as uint8 (height, width, 3); of an animation the first frame.
 
-    Of an animation it is the first frame; a transparent pixel has the color stored for it. Raises
-    DamagedImage, also for an OSError, which stands for a file that could not be read.
+    EXIF orientation and transparency are ignored. An OSError stands for a file that could not be
+    read. Raises DamagedImage.
     """
     return decode_with_remarks(encoded)[0]
 

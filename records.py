@@ -1,7 +1,6 @@
 """Sources that need TensorFlow: TFRecord files, and the data sets of TFDS.
 
-The first pass over a TFRecord file verifies its checksums and notes where in the file each image
-lies, so that reading it later touches no other. TFDS data sets stored as TFRecord are read alike.
+The first pass over a TFRecord file verifies its checksums and notes where each image lies.
 """
 
 import glob
@@ -9,7 +8,7 @@ import logging
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import tensorflow_datasets as tfds
@@ -24,31 +23,26 @@ KEYS, TEXT_KEY = ("image/encoded", "image/class/label"), "image/class/text"
 BEFORE_DATA, AROUND_DATA = 12, 16
 
 
-def list_tfrecords(train: str, test: str) -> Listing:
+def list_files(train: str, test: str) -> Listing:
     """Return what is in the TFRecord files that two globs match; raises DataError.
 
-    The classes are the integers that occur as labels, in ascending order.
+    The classes are the integers that occur as labels, named by TEXT_KEY if it tells names.
     """
     files = []
     for flag, pattern, validation in (("--train", train, False), ("--test", test, True)):
-        paths = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+        paths = sorted(glob.glob(pattern, recursive=True))
         if not paths:
             raise DataError(f"{flag} {pattern!r} matches no file")
         files += [(path, validation) for path in paths]
-    name = one_line(os.path.basename(os.path.dirname(os.path.abspath(train)))) or "TFRecords"
-    return _list_files(name, files, KEYS)
+    name = os.path.basename(os.path.dirname(os.path.abspath(train)))
+    return _list_records(one_line(name), files, *KEYS)
 
 
-def _list_files(
-    name: str, files: list, keys: Sequence[str], classes: dict[int, str] | None = None
+def _list_records(
+    name: str, files: list[tuple], image_key: str, label_key: str, classes: dict | None = None
 ) -> Listing:
-    """Return what is in TFRecord files; raises DataError.
-
-    `files` are (path, validation or not), `keys` those of image and label. Without `classes`,
-    {label: name}, they are all integers that occur, named by TEXT_KEY if it tells names.
-    """
+    """Return what is in TFRecord files, (path, validation or not); `classes` is {label: name}."""
     places, entries, problems, notes, texts = [], [], [], [], defaultdict(set)
-    image_key, label_key = keys
     for path, side in files:
         title, number, faulty, present = one_line(path), -1, [], set()
         try:
@@ -72,9 +66,7 @@ def _list_files(
         if faulty:
             count = f"{len(faulty)} of {number + 1} records cannot be used (first: {faulty[0]})"
             have = one_line(", ".join(sorted(present))) or "no keys"
-            needed = (
-                f"needed are one encoded image in {image_key} and one class from 0 in {label_key}"
-            )
+            needed = f"needed are one image in {image_key} and one class from 0 in {label_key}"
             problems.append(f"{title}: {count}; they have {have}; {needed}")
         elif number < 0:
             notes.append(f"{title} is empty")
@@ -111,7 +103,6 @@ class Tfds(Source):
     image_key: str
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes]:
-        """Yield the encoded image of each row; raises DataError."""
         return (example[self.image_key] for example in self.examples(rows))
 
     def examples(self, rows: Iterable[int]) -> Iterator[dict]:
@@ -134,11 +125,11 @@ def list_tfds(source: str) -> Listing:
     Label i is the data set's own label i, with its own name, whether it has images or not.
     """
     name = one_line(source.removeprefix("tfds:"))
-    builder = _prepared_builder(name)
+    builder = _prepare(name)
     features, splits = builder.info.features, builder.info.splits
-    kinds = (tfds.features.Image, tfds.features.ClassLabel)
-    image_key, label_key = keys = [_only_key(builder.info, kind) for kind in kinds]
-    if not (all(keys) and "train" in splits):
+    image_key = _only_key(builder.info, tfds.features.Image)
+    label_key = _only_key(builder.info, tfds.features.ClassLabel)
+    if not (image_key and label_key and "train" in splits):
         have = f"it has the features {', '.join(features)} and the splits {', '.join(splits)}"
         raise DataError(f"tfds:{name} needs one image, one class label and a train split; {have}")
     other = next((split for split in ("validation", "val", "test") if split in splits), None)
@@ -146,12 +137,12 @@ def list_tfds(source: str) -> Listing:
     classes = dict(enumerate(map(one_line, features[label_key].names)))
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
         files = [(str(path), sides[split]) for split in sides for path in splits[split].filepaths]
-        return _list_files(name, files, keys, classes)
+        return _list_records(name, files, image_key, label_key, classes)
     places = [(split, number) for split in sides for number in range(splits[split].num_examples)]
     stored, entries = Tfds(places, str(builder.data_dir), image_key), []
-    examples = stored.examples(range(len(places)))
-    for (split, number), example in zip(places, examples, strict=True):
-        title, label = f"tfds:{name} {split} example {number}", int(example[label_key])
+    for row, example in enumerate(stored.examples(range(len(places)))):
+        (split, number), label = places[row], int(example[label_key])
+        title = f"tfds:{name} {split} example {number}"
         if label not in classes:
             raise DataError(f"{title} has no label; use another data set")
         entries.append(Entry(title, label, digest(example[image_key]), sides[split]))
@@ -165,7 +156,7 @@ def _only_key(info: tfds.core.DatasetInfo, kind: type) -> str | None:
     return keys[0] if len(keys) == 1 else None
 
 
-def _prepared_builder(name: str) -> tfds.core.DatasetBuilder:
+def _prepare(name: str) -> tfds.core.DatasetBuilder:
     # TFDS warns of folders that it does not find, and goes on.
     logging.getLogger("absl").setLevel(logging.ERROR)
     # TFDS itself looks only when it is imported.
@@ -178,9 +169,9 @@ def _prepared_builder(name: str) -> tfds.core.DatasetBuilder:
             builder.download_and_prepare()
     # A data set's own code may raise anything.
     except Exception as error:
+        reason = f"{absent} and cannot be prepared: {_first_line(error)}"
         advice = "check the name, go online, or set TFDS_DATA_DIR to the folder that holds it"
-        reason = f"{_first_line(error)}; {advice}"
-        raise DataError(f"{absent} and cannot be prepared: {reason}") from error
+        raise DataError(f"{reason}; {advice}") from error
     return builder
 
 

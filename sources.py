@@ -1,7 +1,6 @@
 """Sources of images: what all share, the embedded digits, and folders of images.
 
-A source is listed once, here or in records.py: the `Listing` names every image.
-The images stay where they are; the listing's `Source` reads them again.
+A source is listed once; its images stay where they are, and its `Source` reads them again.
 """
 
 import hashlib
@@ -52,7 +51,6 @@ class FileParts(Source):
     """Images in files; a place is the file's path, an offset and a size (-1: to the end)."""
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
-        """Yield the encoded image of each row; an OSError if it cannot be read."""
         for path, offset, size in super().read(rows):
             try:
                 with open(path, "rb") as file:

@@ -130,7 +130,7 @@ def test_faults_of_a_files_records_are_told_once_with_their_count(records, tmp_p
         example(image, None, **{"odd\nkey": 1}), b"\xff" * 20, example(image, 1) + b"\xff",
     ])  # fmt: skip
     Path("test").write_bytes(b"nonsense, longer than a header")
-    needed = f"needed are one encoded image in {IMAGE_KEY} and one class from 0 in {LABEL_KEY}"
+    needed = f"needed are one image in {IMAGE_KEY} and one class from 0 in {LABEL_KEY}"
     have = f"they have {LABEL_KEY}, {IMAGE_KEY}, odd\\nkey"
     assert refusal(train="train-*", test="test").split("\n  ")[:3] == [
         f"{tmp_path.name}: 3 problems",
