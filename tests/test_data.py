@@ -25,6 +25,7 @@ def test_digits_are_embedded_and_a_part_of_them_pickles_small(tmp_path, monkeypa
     dataset = data.load()
     assert (dataset.name, len(dataset.names), dataset.notes) == ("digits", 1797, [])
     assert dataset.class_names == list("0123456789")
+    assert dataset.fingerprint.startswith("f1eeb4397611823f")
     for train, validation in dataset.counts().values():
         assert 0.1 < validation / (train + validation) < 0.3
     image, last = dataset.source.read([0, 1796])
@@ -152,7 +153,7 @@ LAYOUTS = {
     ),
     "another": (TRAIN | classes(2, prefix="other/val/"), ["train"], "2 in other/val/a"),
     "a copy": (TRAIN | classes(20, prefix="copy/train/"), ["train"], "20 in copy/train/a"),
-    "more": (TRAIN | {"extra/0.png": b"x", "labels/a.xml": b"x"}, ["train"], "1 in extra"),
+    "more": (TRAIN | classes(50, names=["extra"]) | {"xml/a.xml": b"x"}, ["train"], "50 in extra"),
     "classes": (classes(4, 4, 4, names=["plane", "test", "train"]), ["."], ""),
     "a folder in a class": (VEHICLES | {"train/x/0.png": b"x"}, ["."], "1 in train/x"),
     "a folder in one of two": (
