@@ -94,7 +94,7 @@ def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
     for row, text in sorted(remarks.items()):
         for remark in text.split("; "):
             names[remark].append(dataset.names[row])
-    return [f"images that {kind}: {len(have)} ({join_some(have)})" for kind, have in names.items()]
+    return [f"images that {kind}: {len(some)} ({join_some(some)})" for kind, some in names.items()]
 
 
 def _select(listing: Listing, rows: np.ndarray, fraction: float) -> Dataset:

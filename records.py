@@ -19,8 +19,6 @@ from tensorflow_setup import tf
 
 # The keys that TensorFlow's own image data sets use.
 KEYS, TEXT_KEY = ("image/encoded", "image/class/label"), "image/class/text"
-# A record's data have a length and its checksum before them, and their own checksum behind.
-BEFORE_DATA, AROUND_DATA = 12, 16
 
 
 def list_files(train: str, test: str) -> Listing:
@@ -86,12 +84,13 @@ def _class_names(texts: dict[int, set[bytes]]) -> dict[int, str]:
 
 def _verified_records(path: str) -> Iterator[tuple[int, bytes]]:
     """Yield where the data of each record begin, and the data, with both checksums verified."""
-    begin = 0
+    end = 0
     for record in tf.compat.v1.io.tf_record_iterator(path):
-        yield begin + BEFORE_DATA, record
-        begin += len(record) + AROUND_DATA
-    # TensorFlow takes a rest shorter than a length and its checksum for the end of the file.
-    if os.path.getsize(path) != begin:
+        # Before the data are their length and its checksum, behind them their own checksum.
+        yield end + 12, record
+        end += 12 + len(record) + 4
+    # TensorFlow takes a rest of less than 12 bytes for the end of the file.
+    if os.path.getsize(path) != end:
         raise OSError("truncated")
 
 

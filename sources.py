@@ -140,7 +140,8 @@ def scan(root: str, left_out: Sequence[str] = ()) -> list[Folder]:
 
     Raises DataError that names all folders that cannot be read.
     """
-    folders, errors, absent = [], [], set(map(os.path.realpath, left_out))
+    folders, errors = [], []
+    absent = set(map(os.path.realpath, left_out))
     for path, names, files in os.walk(root, onerror=errors.append, followlinks=True):
         # A link to a folder around it would never end.
         skipped = absent.union(map(os.path.realpath, [path, *Path(path).parents]))
@@ -173,7 +174,8 @@ def list_folder(root: str, left_out: Sequence[str] = ()) -> Listing:
         raise DataError(f"{one_line(root)}: {advice}")
     folders = scan(root, left_out)
     sides = _find_sides({folder.parts: len(folder.images) for folder in folders if folder.images})
-    inside = [part for side in sides for part in folders if part.parts[:-1] == side != part.parts]
+    # The first folder is the root.
+    inside = [folder for side in sides for folder in folders[1:] if folder.parts[:-1] == side]
     rest = [folder for folder in folders if folder.images and folder not in inside]
     unused = join_some([f"{len(folder.images)} in {one_line(folder.path)}" for folder in rest])
     others = Counter(kind for folder in inside or folders for kind in folder.others)

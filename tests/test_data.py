@@ -195,10 +195,9 @@ def loose(*places):
 
 NOT_READ = "needed are CLASS/* or train/CLASS/* with .jpg .jpeg .png .bmp .gif .webp"
 UNUSABLE = {
-    "nothing": ({"x/": b""}, "no images"),
+    "nothing": ({"x/notes.txt": b""}, "no images"),
     "loose images": (loose("."), "3 in ROOT"),
-    "loose splits": (loose("test1", "train"), "3 in ROOT/test1, 3 in ROOT/train"),
-    "numbered splits": (loose("train_1", "train_2"), "3 in ROOT/train_1, 3 in ROOT/train_2"),
+    "loose splits": (loose("test_1", "train_2"), "3 in ROOT/test_1, 3 in ROOT/train_2"),
     "inside classes": (loose("a/train", "b/train"), "3 in ROOT/a/train, 3 in ROOT/b/train"),
     "two data sets": (loose("x/a", "y/a"), "3 in ROOT/x/a, 3 in ROOT/y/a"),
     "other formats": ({"a/0.tif": b"x", "b/0.tif": b"x"}, "no images; 2 .tif files are not read"),
