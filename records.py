@@ -28,7 +28,7 @@ def list_files(train: str, test: str) -> Listing:
     """
     files = []
     for flag, pattern, validation in (("--train", train, False), ("--test", test, True)):
-        paths = sorted(glob.glob(pattern, recursive=True))
+        paths = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
         if not paths:
             raise DataError(f"{flag} {pattern!r} matches no file")
         files += [(path, validation) for path in paths]

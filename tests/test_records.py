@@ -145,6 +145,7 @@ def test_an_empty_file_is_noted_and_globs_that_give_no_image_are_refused(records
     assert data.load(train="[te][rm]*", test="test").notes == ["empty is empty"]
     assert "at least two classes with images are" in refusal(train="empty", test="empty")
     assert refusal(train="x\0*", test="test") == "--train 'x\\x00*' matches no file"
+    Path("folder").mkdir()
     assert refusal(train="train", test="fold*") == "--test 'fold*' matches no file"
     # As of a variable that is not set: never the digits.
     assert refusal(train="", test="") == "--train '' matches no file"
