@@ -1,7 +1,4 @@
-"""The images of a source as one `Dataset`: labels, training and validation side, notes, checks.
-
-`load` reads the source once. Every image has a row, a label, a side and a name for messages.
-"""
+"""The images of a source as one `Dataset`: labels, training and validation side, notes, checks."""
 
 import hashlib
 from collections import defaultdict
@@ -14,25 +11,21 @@ import sources
 from decoding import DamagedImage, decode, decode_with_remarks
 from sources import DataError, Listing, Source, digest, join_some, problem_list
 
-__all__ = ["DamagedImage", "decode", "decode_with_remarks"]
+__all__ = ["DamagedImage", "Source", "decode", "decode_with_remarks"]
 
 IMBALANCE = 10  # a class with so many times the images of another is worth a note
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """N images with labels and sides, in a fixed order."""
+class Dataset(Listing):
+    """N images of a source with labels and sides, in the source's order."""
 
-    name: str
-    class_names: list[str]  # class_names[label]
-    source: Source
     rows: np.ndarray  # (N,) int64, each image's row in the source: 0..N-1 unless some are left out
     labels: np.ndarray  # (N,) int32
     validation: np.ndarray  # (N,) bool
+    class_names: list[str]  # class_names[label]
     names: list[str]  # each printable on one line
     digests: list[bytes]  # sha256 of each encoded image
-    notes: list[str]  # what the user should know
-    listing: Listing  # of all images of the source
     fraction: float  # of the images for validation, where the source has no split
 
     @property
@@ -59,10 +52,7 @@ class Dataset:
         Where the source has no split, an image changes its side if its class would otherwise have
         none on the other side.
         """
-        remaining = np.setdiff1d(self.rows, list(rows))
-        smaller = _make_dataset(self.listing, remaining, self.fraction, self.notes)
-        _require_both_sides(smaller, needed=np.unique(self.labels))
-        return smaller
+        return _select(self, np.setdiff1d(self.rows, list(rows)), self.fraction)
 
 
 def load(
@@ -74,29 +64,21 @@ def load(
 ) -> Dataset:
     """Return the Dataset of `digits`, `tfds:NAME`, a folder, or the TFRecords of two globs.
 
-    One pass reads every image and decodes none. Folders in `left_out` are not looked into. Where
-    the source has no validation split, a hash of its name (in TFDS of its content) decides an
-    image's side. In classes of about 20 images or more it keeps it when others come or go; in
-    smaller ones it may change it, since each class needs both sides. Raises DataError.
+    One pass reads every image and decodes none. Folders in `left_out` are not looked into. Without
+    a validation split, a hash of an image's name (in TFDS of its content) decides its side, which
+    it keeps when others come or go, except in classes of fewer than about 20. Raises DataError.
     """
-    from_tfds = train is None and source.startswith("tfds:")
-    if from_tfds or train is not None:
+    if train is None and source == "digits":
+        listing = sources.list_digits()
+    elif train is None and not source.startswith("tfds:"):
+        listing = sources.list_folder(source, left_out)
+    else:
         # It imports TensorFlow, which nothing else here needs.
         import records
 
-        listing = records.list_tfds(source) if from_tfds else records.list_tfrecords(train, test)
-    elif source == "digits":
-        listing = sources.list_digits()
-    else:
-        listing = sources.list_folder(source, left_out)
-    rows, needed = np.arange(len(listing.entries)), range(len(listing.classes))
-    dataset = _make_dataset(listing, rows, validation_fraction, listing.notes)
-    # In TFDS each class has an output, whether it has images or not.
-    _require_both_sides(dataset, np.unique(dataset.labels) if from_tfds else needed)
-    empty = [name for name, sizes in dataset.counts().items() if not any(sizes)]
-    notes = [f"classes without images: {', '.join(empty)}"] if empty else []
-    notes = [*listing.notes, *notes, *_imbalance(dataset), *_duplicates(dataset)]
-    return replace(dataset, notes=notes)
+        listing = records.list_tfds(source) if train is None else records.list_files(train, test)
+    dataset = _select(listing, np.arange(len(listing.entries)), validation_fraction)
+    return replace(dataset, notes=[*dataset.notes, *_notes(dataset)])
 
 
 def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
@@ -107,83 +89,66 @@ def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
 
 
 def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
-    """Return a note for each kind of remark, with the number of images and their names.
-
-    `remarks` is {row: remarks joined by "; "}; rows that were left out of the data set are skipped.
-    """
-    found = defaultdict(list)
-    for row, name in zip(dataset.rows.tolist(), dataset.names, strict=True):
-        for remark in remarks[row].split("; ") if row in remarks else ():
-            found[remark].append(name)
-    return [f"images that {kind}: {len(have)} ({join_some(have)})" for kind, have in found.items()]
+    """Return a note for each kind of remark, {row: remarks joined by "; "}, of a full data set."""
+    names = defaultdict(list)
+    for row, text in sorted(remarks.items()):
+        for remark in text.split("; "):
+            names[remark].append(dataset.names[row])
+    return [f"images that {kind}: {len(some)} ({join_some(some)})" for kind, some in names.items()]
 
 
-def _make_dataset(listing: Listing, rows: np.ndarray, fraction: float, notes: list[str]) -> Dataset:
-    """Return some rows of a source as a data set, split if the source is not."""
+def _select(listing: Listing, rows: np.ndarray, fraction: float) -> Dataset:
+    """Return some rows of a source as a data set, split if the source is not; raises DataError."""
     entries = [listing.entries[row] for row in rows]
-    if not entries:
-        raise DataError(problem_list(listing.name, ["no images", *notes]))
     numbers = {label: number for number, label in enumerate(listing.classes)}
     labels = np.array([numbers[entry.label] for entry in entries], np.int32)
-    validation = np.array([bool(entry.validation) for entry in entries])
-    if entries[0].validation is None:
+    sides = [entry.validation for entry in entries]
+    validation = np.array(sides, bool)
+    if None in sides:
         hashes = (hashlib.sha256(entry.key or entry.digest).digest() for entry in entries)
         # Spread evenly over [0, 1).
-        places = np.array([int.from_bytes(value[:8], "big") / 2**64 for value in hashes])
-        validation = places < fraction
+        positions = np.array([int.from_bytes(value[:8], "big") / 2**64 for value in hashes])
+        validation = positions < fraction
         for label in np.unique(labels):
             members = np.flatnonzero(labels == label)
             if len(members) > 1:
-                members = members[np.argsort(places[members], kind="stable")]
+                members = members[np.argsort(positions[members], kind="stable")]
                 validation[members[0]], validation[members[-1]] = True, False
-    return Dataset(
-        name=listing.name,
-        class_names=list(listing.classes.values()),
-        source=listing.source,
-        rows=rows,
-        labels=labels,
-        validation=validation,
-        names=[entry.name for entry in entries],
-        digests=[entry.digest for entry in entries],
-        notes=notes,
-        listing=listing,
-        fraction=fraction,
-    )
-
-
-def _require_both_sides(dataset: Dataset, needed: Sequence[int]) -> None:
-    """Raise DataError with all needed classes that cannot be both trained and validated."""
-    counts, problems = list(dataset.counts().items()), []
-    for name, (train, validation) in (counts[label] for label in needed):
-        if not (train and validation):
-            has = f"has {train} and {validation}; add some or remove the class"
+    dataset = Dataset(
+        listing.name, listing.source, listing.entries, listing.classes, listing.notes,
+        rows, labels, validation, list(listing.classes.values()),
+        [entry.name for entry in entries], [entry.digest for entry in entries], fraction,
+    )  # fmt: skip
+    # In TFDS a class may have no image at all.
+    filled = {listing.classes[entry.label] for entry in listing.entries}
+    problems = [] if len(filled) > 1 else ["at least two classes with images are needed"]
+    for name, (train, held_out) in dataset.counts().items():
+        if name in filled and not (train and held_out):
+            has = f"has {train} and {held_out}; add some or remove the class"
             problems.append(f"class {name} needs training and validation images and {has}")
-    if len(needed) < 2:
-        problems.append("only one class has images; at least two are needed")
     if problems:
         # A note may tell why.
-        raise DataError(problem_list(dataset.name, [*problems, *dataset.notes]))
+        raise DataError(problem_list(listing.name, [*problems, *listing.notes]))
+    return dataset
 
 
-def _imbalance(dataset: Dataset) -> list[str]:
-    counts = [(train, name) for name, (train, _) in dataset.counts().items() if train]
-    (least, small), (most, large) = min(counts), max(counts)
-    note = f"unbalanced: {most} training images of {large}, {least} of {small}"
-    return [note] if most > IMBALANCE * least else []
-
-
-def _duplicates(dataset: Dataset) -> list[str]:
-    """Return a note on validation images whose bytes are a training image's, too."""
-    labels, digests = dataset.labels, dataset.digests
-    train = {digests[i]: i for i in np.flatnonzero(~dataset.validation)}
+def _notes(dataset: Dataset) -> list[str]:
+    """Return notes on the sizes of classes, and on images that are on both sides."""
+    notes, names, counts = [], dataset.class_names, dataset.counts()
+    if empty := [name for name in names if not any(counts[name])]:
+        notes.append(f"classes without images: {', '.join(empty)}")
+    sizes = sorted((train, name) for name, (train, _) in counts.items() if train)
+    (least, small), (most, large) = sizes[0], sizes[-1]
+    if most > IMBALANCE * least:
+        notes.append(f"unbalanced: {most} training images of {large}, {least} of {small}")
+    train = {dataset.digests[i]: i for i in np.flatnonzero(~dataset.validation)}
     # Files that are empty or unreadable are damaged, not alike.
     train.pop(digest(b""), None)
-    validation = np.flatnonzero(dataset.validation)
-    pairs = [(i, train[digests[i]]) for i in validation if digests[i] in train]
-    if not pairs:
-        return []
-    other = [(i, twin) for i, twin in pairs if labels[i] != labels[twin]]
-    first = [f"{dataset.names[i]} ({dataset.class_names[labels[i]]})" for i in (other or pairs)[0]]
-    contradiction = f", {len(other)} of them with contradictory labels" if other else ""
-    note = f"{len(pairs)} validation images are training images too{contradiction}"
-    return [f"{note}, e.g. {' is '.join(first)}"]
+    twins = [(i, train.get(dataset.digests[i])) for i in np.flatnonzero(dataset.validation)]
+    if pairs := [(i, twin) for i, twin in twins if twin is not None]:
+        other = [(i, twin) for i, twin in pairs if dataset.labels[i] != dataset.labels[twin]]
+        note = f"{len(pairs)} validation images are training images too"
+        note += f", {len(other)} of them with contradictory labels" if other else ""
+        first = [f"{dataset.names[i]} ({names[dataset.labels[i]]})" for i in (other or pairs)[0]]
+        notes.append(f"{note}, e.g. {' is '.join(first)}")
+    return notes

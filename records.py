@@ -1,7 +1,6 @@
-"""Sources of images that need TensorFlow: TFRecord files, and the data sets of TFDS.
+"""Sources that need TensorFlow: TFRecord files, and the data sets of TFDS.
 
-The first pass over a TFRecord file verifies its checksums and notes where in the file each image
-lies, so that reading it later touches no other. TFDS data sets stored as TFRecord are read alike.
+The first pass over a TFRecord file verifies its checksums and notes where each image lies.
 """
 
 import glob
@@ -9,7 +8,7 @@ import logging
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import tensorflow_datasets as tfds
@@ -20,14 +19,12 @@ from tensorflow_setup import tf
 
 # The keys that TensorFlow's own image data sets use.
 KEYS, TEXT_KEY = ("image/encoded", "image/class/label"), "image/class/text"
-# A record's data have a length and its checksum before them, and their own checksum behind.
-BEFORE_DATA, AROUND_DATA = 12, 16
 
 
-def list_tfrecords(train: str, test: str) -> Listing:
+def list_files(train: str, test: str) -> Listing:
     """Return what is in the TFRecord files that two globs match; raises DataError.
 
-    The classes are the integers that occur as labels, in ascending order.
+    The classes are the integers that occur as labels, named by TEXT_KEY if it tells names.
     """
     files = []
     for flag, pattern, validation in (("--train", train, False), ("--test", test, True)):
@@ -35,51 +32,45 @@ def list_tfrecords(train: str, test: str) -> Listing:
         if not paths:
             raise DataError(f"{flag} {pattern!r} matches no file")
         files += [(path, validation) for path in paths]
-    name = one_line(os.path.basename(os.path.dirname(os.path.abspath(train)))) or "TFRecords"
-    return _list_files(name, files, KEYS, None)
+    name = os.path.basename(os.path.dirname(os.path.abspath(train)))
+    return _list_records(one_line(name), files, *KEYS)
 
 
-def _list_files(name: str, files: list, keys: Sequence[str], classes: dict | None) -> Listing:
-    """Return what is in TFRecord files; raises DataError.
-
-    `files` are (path, validation or not), `keys` those of image and label, `classes` {label: name};
-    None: all integers that occur, named by TEXT_KEY if it tells names.
-    """
+def _list_records(
+    name: str, files: list[tuple], image_key: str, label_key: str, classes: dict | None = None
+) -> Listing:
+    """Return what is in TFRecord files, (path, validation or not); `classes` is {label: name}."""
     places, entries, problems, notes, texts = [], [], [], [], defaultdict(set)
-    example, wanted = tf.train.Example(), classes or range(2**63)
     for path, side in files:
-        title, number, faulty, found = one_line(path), -1, [], set()
+        title, number, faulty, present = one_line(path), -1, [], set()
         try:
             for number, (begin, record) in enumerate(_verified_records(path)):
                 try:
-                    example.ParseFromString(record)
-                except DecodeError:
-                    example.Clear()
-                features = example.features.feature
-                found.update(features)
-                images = features[keys[0]].bytes_list.value
-                labels = features[keys[1]].int64_list.value
-                if not (len(images) == len(labels) == 1 and labels[0] in wanted):
+                    features = tf.train.Example.FromString(record).features.feature
+                    present.update(features)
+                    (image,) = features[image_key].bytes_list.value
+                    (label,) = features[label_key].int64_list.value
+                except (DecodeError, ValueError):
+                    label = -1
+                if label not in (classes or range(2**63)):
                     faulty.append(number)
                     continue
-                image, place = images[0], f"{title} record {number}"
-                texts[labels[0]].add(b"".join(features[TEXT_KEY].bytes_list.value))
+                texts[label].add(b"".join(features[TEXT_KEY].bytes_list.value))
                 places.append((os.path.abspath(path), begin + record.find(image), len(image)))
-                entries.append(Entry(place, labels[0], digest(image), side))
+                entries.append(Entry(f"{title} record {number}", label, digest(image), side))
         except (OSError, tf.errors.OpError) as error:
             reason = f"{_first_line(error)}; restore it, or unpack it if it is gzip"
             problems.append(f"{title} cannot be read at record {number + 1}: {reason}")
         if faulty:
             count = f"{len(faulty)} of {number + 1} records cannot be used (first: {faulty[0]})"
-            have = one_line(", ".join(sorted(found))) or "no keys"
-            needed = f"needed are one encoded image in {keys[0]} and one class from 0 in {keys[1]}"
+            have = one_line(", ".join(sorted(present))) or "no keys"
+            needed = f"needed are one image in {image_key} and one class from 0 in {label_key}"
             problems.append(f"{title}: {count}; they have {have}; {needed}")
         elif number < 0:
             notes.append(f"{title} is empty")
     if problems:
         raise DataError(problem_list(name, problems))
-    classes = classes or _class_names(texts)
-    return Listing(name, FileParts(places), entries, classes, notes)
+    return Listing(name, FileParts(places), entries, classes or _class_names(texts), notes)
 
 
 def _class_names(texts: dict[int, set[bytes]]) -> dict[int, str]:
@@ -93,12 +84,13 @@ def _class_names(texts: dict[int, set[bytes]]) -> dict[int, str]:
 
 def _verified_records(path: str) -> Iterator[tuple[int, bytes]]:
     """Yield where the data of each record begin, and the data, with both checksums verified."""
-    begin = 0
+    end = 0
     for record in tf.compat.v1.io.tf_record_iterator(path):
-        yield begin + BEFORE_DATA, record
-        begin += len(record) + AROUND_DATA
-    # TensorFlow takes a rest shorter than a length and its checksum for the end of the file.
-    if os.path.getsize(path) != begin:
+        # Before the data are their length and its checksum, behind them their own checksum.
+        yield end + 12, record
+        end += 12 + len(record) + 4
+    # TensorFlow takes a rest of less than 12 bytes for the end of the file.
+    if os.path.getsize(path) != end:
         raise OSError("truncated")
 
 
@@ -110,11 +102,10 @@ class Tfds(Source):
     image_key: str
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes]:
-        """Yield the encoded image of each row."""
         return (example[self.image_key] for example in self.examples(rows))
 
     def examples(self, rows: Iterable[int]) -> Iterator[dict]:
-        """Yield the examples of some rows with encoded images; raises DataError."""
+        """Yield some rows with everything in them, images encoded; raises DataError."""
         try:
             builder = tfds.builder_from_directory(self.data_dir)
             data = builder.as_data_source(decoders={self.image_key: tfds.decode.SkipDecoding()})
@@ -132,29 +123,25 @@ def list_tfds(source: str) -> Listing:
 
     Label i is the data set's own label i, with its own name, whether it has images or not.
     """
-    # TFDS warns of folders that it does not find, and goes on.
-    logging.getLogger("absl").setLevel(logging.ERROR)
     name = one_line(source.removeprefix("tfds:"))
-    builder = _prepared_builder(name)
+    builder = _prepare(name)
     features, splits = builder.info.features, builder.info.splits
-    kinds = (tfds.features.Image, tfds.features.ClassLabel)
-    image_key, label_key = keys = [_only_key(builder.info, kind) for kind in kinds]
-    if not (all(keys) and "train" in splits):
+    image_key = _only_key(builder.info, tfds.features.Image)
+    label_key = _only_key(builder.info, tfds.features.ClassLabel)
+    if not (image_key and label_key and "train" in splits):
         have = f"it has the features {', '.join(features)} and the splits {', '.join(splits)}"
         raise DataError(f"tfds:{name} needs one image, one class label and a train split; {have}")
-    sides = {"train": None}
-    for split in ("test", "val", "validation"):
-        if split in splits:
-            sides = {"train": False, split: True}
+    other = next((split for split in ("validation", "val", "test") if split in splits), None)
+    sides = {"train": False, other: True} if other else {"train": None}
     classes = dict(enumerate(map(one_line, features[label_key].names)))
     if builder.info.file_format == tfds.core.FileFormat.TFRECORD:
         files = [(str(path), sides[split]) for split in sides for path in splits[split].filepaths]
-        return _list_files(name, files, keys, classes)
+        return _list_records(name, files, image_key, label_key, classes)
     places = [(split, number) for split in sides for number in range(splits[split].num_examples)]
     stored, entries = Tfds(places, str(builder.data_dir), image_key), []
-    examples = stored.examples(range(len(places)))
-    for (split, number), example in zip(places, examples, strict=True):
-        title, label = f"tfds:{name} {split} example {number}", int(example[label_key])
+    for row, example in enumerate(stored.examples(range(len(places)))):
+        (split, number), label = places[row], int(example[label_key])
+        title = f"tfds:{name} {split} example {number}"
         if label not in classes:
             raise DataError(f"{title} has no label; use another data set")
         entries.append(Entry(title, label, digest(example[image_key]), sides[split]))
@@ -168,7 +155,9 @@ def _only_key(info: tfds.core.DatasetInfo, kind: type) -> str | None:
     return keys[0] if len(keys) == 1 else None
 
 
-def _prepared_builder(name: str) -> tfds.core.DatasetBuilder:
+def _prepare(name: str) -> tfds.core.DatasetBuilder:
+    # TFDS warns of folders that it does not find, and goes on.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     # TFDS itself looks only when it is imported.
     folder = os.environ.get("TFDS_DATA_DIR", tfds.core.constants.DATA_DIR)
     absent = f"tfds:{name} is not in {folder}"
@@ -179,9 +168,9 @@ def _prepared_builder(name: str) -> tfds.core.DatasetBuilder:
             builder.download_and_prepare()
     # A data set's own code may raise anything.
     except Exception as error:
+        reason = f"{absent} and cannot be prepared: {_first_line(error)}"
         advice = "check the name, go online, or set TFDS_DATA_DIR to the folder that holds it"
-        reason = f"{_first_line(error)}; {advice}"
-        raise DataError(f"{absent} and cannot be prepared: {reason}") from error
+        raise DataError(f"{reason}; {advice}") from error
     return builder
 
 

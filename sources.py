@@ -1,7 +1,6 @@
 """Sources of images: what all share, the embedded digits, and folders of images.
 
-A source is listed once, here or in records.py: the `Listing` names every image.
-The images stay where they are; the listing's `Source` reads them again.
+A source is listed once; its images stay where they are, and its `Source` reads them again.
 """
 
 import hashlib
@@ -11,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # These lie beside images and are not worth a note.
 NOT_IMAGES = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".db", ".ini", ".log")
 # What archives and labelling tools call a split, with a prefix, number or ending or without:
-# seg_train, train2017, TestImages. Validation is preferred to test.
+# seg_train, train2017, TestImages.
 SPLITS = {
     "train": "train|training",
     "validation": "validation|validate|valid|val|dev|eval|evaluation|holdout",
@@ -53,7 +53,6 @@ class FileParts(Source):
     """Images in files; a place is the file's path, an offset and a size (-1: to the end)."""
 
     def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
-        """Yield the encoded image of each row; an OSError if it cannot be read."""
         for path, offset, size in super().read(rows):
             try:
                 with open(path, "rb") as file:
@@ -97,9 +96,8 @@ def one_line(text: str | os.PathLike) -> str:
     return text if text.isprintable() else repr(text)[1:-1]
 
 
-def join_some(names: Iterable[str]) -> str:
+def join_some(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are."""
-    names = list(names)
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 
@@ -123,7 +121,7 @@ def list_digits() -> Listing:
         grey = (pixels.reshape(8, 8) * (255 / 16)).round().astype(np.uint8)
         Image.fromarray(grey).save(file, "BMP")
         encoded.append(file.getvalue())
-        entries.append(Entry(f"digit {row}", int(label), digest(encoded[-1]), key=b"%d" % row))
+        entries.append(Entry(f"digit {row}", int(label), digest(encoded[row]), key=b"%d" % row))
     note = "the embedded digits are used; for the folder digits give ./digits"
     notes = [note] if os.path.isdir("digits") else []
     return Listing("digits", Source(encoded), entries, {i: str(i) for i in range(10)}, notes)
@@ -136,90 +134,74 @@ class Folder:
     path: str
     parts: tuple[str, ...]  # names of the folders from the source's down to this one
     images: list[str]  # paths
-    others: Counter  # {extension of files that are not read: number}
-    error: str | None = None  # why it cannot be read
+    others: list[str]  # extensions of files that are not read
 
 
-def list_folder(folder: str, left_out: Sequence[str] = ()) -> Listing:
+def scan(root: str, left_out: Sequence[str] = ()) -> list[Folder]:
+    """Return a folder and all below it, without hidden ones and those in `left_out`.
+
+    Raises DataError that names all folders that cannot be read.
+    """
+    folders, errors = [], []
+    absent = set(map(os.path.realpath, left_out))
+    for path, names, files in os.walk(root, onerror=errors.append, followlinks=True):
+        # A link to a folder around it would never end.
+        skipped = absent.union(map(os.path.realpath, [path, *Path(path).parents]))
+        names[:] = [n for n in _visible(names) if os.path.realpath(f"{path}/{n}") not in skipped]
+        images, others = [], []
+        for name in _visible(files):
+            extension = os.path.splitext(name)[1].lower()
+            if extension in EXTENSIONS:
+                images.append(os.path.join(path, name))
+            elif extension not in NOT_IMAGES:
+                others.append(one_line(extension) or "no-extension")
+        folders.append(Folder(path, Path(path).relative_to(root).parts, images, others))
+    if errors:
+        problems = [f"{one_line(e.filename)} cannot be read: {e.strerror}" for e in errors]
+        raise DataError(problem_list(one_line(root), problems))
+    return folders
+
+
+def _visible(names: list[str]) -> list[str]:
+    return sorted((n for n in names if not n.startswith((".", "__MACOSX"))), key=os.fsencode)
+
+
+def list_folder(root: str, left_out: Sequence[str] = ()) -> Listing:
     """Return the images of CLASS/*, or of train/CLASS/* and validation/CLASS/*; raises DataError.
 
     There may be folders around these. All else is noted; folders in `left_out` count as absent.
     """
-    root = one_line(folder)
-    if not os.path.isdir(folder):
-        takes = "--data takes digits, tfds:NAME or a folder"
-        raise DataError(f"{root or 'no name'}: no such folder; {takes}")
-    folders = list(scan(folder, (), frozenset(map(os.path.realpath, left_out))))
-    if broken := [each for each in folders if each.error]:
-        problems = [f"{one_line(each.path)} cannot be read: {each.error}" for each in broken]
-        raise DataError(problem_list(root, problems))
-    counts = {each.parts: len(each.images) for each in folders if each.images}
-    sides = _find_sides(counts)
-    inside = [each for side in sides for each in folders if each.parts and each.parts[:-1] == side]
-    classes = [each for each in inside if each.images]
-    rest = [each for each in folders if each.images and each not in classes]
-    places = join_some(f"{len(each.images)} in {one_line(each.path)}" for each in rest)
-    others = sum((each.others for each in inside or folders), Counter())
+    if not os.path.isdir(root):
+        advice = "no such folder; --data takes digits, tfds:NAME or a folder"
+        raise DataError(f"{one_line(root)}: {advice}")
+    folders = scan(root, left_out)
+    sides = _find_sides({folder.parts: len(folder.images) for folder in folders if folder.images})
+    # The first folder is the root.
+    inside = [folder for side in sides for folder in folders[1:] if folder.parts[:-1] == side]
+    rest = [folder for folder in folders if folder.images and folder not in inside]
+    unused = join_some([f"{len(folder.images)} in {one_line(folder.path)}" for folder in rest])
+    others = Counter(kind for folder in inside or folders for kind in folder.others)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
     notes = [f"{kinds} files are not read"] if kinds else []
     if not sides:
-        found = f"images are not in class folders: {places}" if places else "no images"
+        found = f"images are not in class folders: {unused}" if unused else "no images"
         needed = f"needed are CLASS/* or train/CLASS/* with {' '.join(EXTENSIONS)}"
-        raise DataError(f"{root}: {'; '.join([found, *notes, needed])}")
-    if places or any(len(side) > 1 for side in sides):
-        used = " and ".join(one_line(os.path.join(folder, *side)) for side in sides)
-        unused = f"; not in them, so not used: {places}" if places else ""
-        notes.append(f"images are taken from the class folders in {used}{unused}")
-    filled = {path[:depth] for path in counts for depth in range(len(path) + 1)}
-    if empty := [one_line(each.path) for each in inside if each.parts not in filled]:
-        notes.append(f"folders without images are not classes: {join_some(empty)}")
-    source = FileParts([(path, 0, -1) for each in classes for path in each.images])
-    encoded, entries = source.read(range(len(source.places))), []
-    for each in classes:
-        name, side = one_line(each.parts[-1]), sides[each.parts[:-1]]
-        for path in each.images:
-            key = f"{name}/".encode() + os.fsencode(os.path.basename(path))
-            entries.append(Entry(one_line(path), name, digest(next(encoded)), side, key))
-    names = {name: name for name in sorted({entry.label for entry in entries})}
-    title = one_line(os.path.basename(os.path.abspath(folder)))
-    return Listing(title, source, entries, names, notes)
-
-
-def scan(
-    path: str, parts: tuple[str, ...] = (), skip: frozenset[str] = frozenset()
-) -> Iterator[Folder]:
-    """Yield a folder and all below it, without those whose real paths are in `skip`."""
-    # A link to a folder around it would never end.
-    skip |= {os.path.realpath(path)}
-    try:
-        with os.scandir(path) as listed:
-            entries = sorted(listed, key=lambda entry: os.fsencode(entry.name))
-    except OSError as error:
-        yield Folder(path, parts, [], Counter(), error.strerror)
-        return
-    images, others, folders = [], Counter(), []
-    for entry in entries:
-        extension = os.path.splitext(entry.name)[1].lower()
-        if entry.name.startswith((".", "__MACOSX")):
-            continue
-        if entry.is_dir():
-            folders.append(entry)
-        # A link that leads nowhere is a damaged image; a named pipe would block.
-        elif extension in EXTENSIONS and (entry.is_file() or entry.is_symlink()):
-            images.append(entry.path)
-        elif extension not in NOT_IMAGES:
-            others[one_line(extension) or "no-extension"] += 1
-    yield Folder(path, parts, images, others)
-    for entry in folders:
-        if os.path.realpath(entry.path) not in skip:
-            yield from scan(entry.path, (*parts, entry.name), skip)
-
-
-def _split(name: str) -> str | None:
-    """Return the split whose name a folder has."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    pattern = r"(?<![a-z])({})(set|data|images)?(?![a-z])"
-    return next((key for key in SPLITS if re.search(pattern.format(SPLITS[key]), words)), None)
+        raise DataError(f"{one_line(root)}: {'; '.join([found, *notes, needed])}")
+    if unused or any(len(side) > 1 for side in sides):
+        used = " and ".join(one_line(os.path.join(root, *side)) for side in sides)
+        beside = f"; not in them, so not used: {unused}" if unused else ""
+        notes.append(f"images are taken from the class folders in {used}{beside}")
+    if empty := [one_line(folder.path) for folder in inside if not folder.images]:
+        notes.append(f"folders without images of their own are not classes: {join_some(empty)}")
+    images = [(folder.parts, path) for folder in inside for path in folder.images]
+    source, entries = FileParts([(path, 0, -1) for _, path in images]), []
+    for ((*side, name), path), encoded in zip(images, source.read(range(len(images))), strict=True):
+        key = f"{one_line(name)}/".encode() + os.fsencode(os.path.basename(path))
+        label, validation = one_line(name), sides[tuple(side)]
+        entries.append(Entry(one_line(path), label, digest(encoded), validation, key))
+    classes = {name: name for name in sorted({entry.label for entry in entries})}
+    name = one_line(os.path.basename(os.path.abspath(root)))
+    return Listing(name, source, entries, classes, notes)
 
 
 def _find_sides(images: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], bool | None]:
@@ -227,34 +209,37 @@ def _find_sides(images: dict[tuple[str, ...], int]) -> dict[tuple[str, ...], boo
 
     `images` is {folder: number of images directly in it}; of several folders the fullest counts.
     """
-    parents = defaultdict(dict)
+    classes = defaultdict(Counter)  # {folder of class folders: {class: images}}
     for parts in filter(None, images):
-        parents[parts[:-1]][parts[-1]] = images[parts]
-    fullest = sorted(parents, key=lambda parent: (-sum(parents[parent].values()), len(parent)))
-    # What is around the folders of a split, and which split each folder belongs to.
-    around, splits = {}, {}
-    for parent in fullest:
-        named = [depth for depth, name in enumerate(parent) if _split(name)]
-        around[parent] = parent[: named[0]] if named else parent
-        splits[parent] = _split(parent[named[-1]]) if named else None
-    train = next((parent for parent in fullest if splits[parent] == "train"), None)
+        classes[parts[:-1]][parts[-1]] = images[parts]
+    fullest = sorted(classes, key=lambda group: (-classes[group].total(), len(group)))
+    splits, around = {}, {}  # the split that a folder belongs to, and where the splits are
+    for group in fullest:
+        named = [depth for depth, name in enumerate(group) if _split(name)]
+        splits[group] = _split(group[named[-1]]) if named else None
+        around[group] = group[: named[0]] if named else group
+    train = next((group for group in fullest if splits[group] == "train"), None)
     if train is not None:
-        inside, siblings = sum(parents[train].values()), parents.get(around[train], {})
-        plain = [count for name, count in siblings.items() if not _split(name)]
-        loose = siblings.get(train[len(around[train])], 0)
+        inside, beside = classes[train].total(), classes[around[train]]
+        loose = beside[train[len(around[train])]]
+        plain = [count for name, count in beside.items() if not _split(name)]
         # A class named train is among other classes, or has its images directly in it.
         if inside > loose and (len(plain) < 2 or inside > sum(plain)):
             for wanted in ("validation", "test"):
-                for other in fullest:
-                    beside = splits[other] == wanted and around[other] == around[train]
-                    if beside and parents[train].keys() & parents[other].keys():
-                        return {train: False, other: True}
+                for group in fullest:
+                    is_beside = (splits[group], around[group]) == (wanted, around[train])
+                    if is_beside and classes[group].keys() & classes[train].keys():
+                        return {train: False, group: True}
             return {train: None}
-    names = parents[fullest[0]] if fullest else {}
-    words = {re.sub(r"[\W\d_]", "", name.lower()) for name in names}
-    kinds = {_split(name) for name in names}
-    # train and test1, or train_1 and train_2: splits of loose images, not classes.
-    is_split = None not in kinds and (len(kinds) > 1 or len(words) == 1)
-    # Of two folders with classes of their own, neither is chosen for the user.
-    is_chosen = 2 * sum(names.values()) > sum(images.values()) and not is_split
-    return {fullest[0]: None} if is_chosen else {}
+    # Of two folders with classes of their own, neither is chosen for the user. Images that lie in
+    # folders named as splits have no classes.
+    whole = fullest[0] if fullest else ()
+    is_chosen = 2 * classes[whole].total() > sum(images.values())
+    return {whole: None} if is_chosen and not all(map(_split, classes[whole])) else {}
+
+
+def _split(name: str) -> str | None:
+    """Return the split whose name a folder has."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    pattern = r"(?<![a-z])({})(set|data|images)?(?![a-z])"
+    return next((key for key in SPLITS if re.search(pattern.format(SPLITS[key]), words)), None)

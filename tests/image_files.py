@@ -25,12 +25,10 @@ def picture(number):
 
 
 def write(root, files):
-    """Write {path below root: bytes}; a path that ends in / is an empty folder."""
+    """Write {path below root: bytes} and return the root as a string."""
     for path, content in files.items():
-        target = Path(root, path)
-        (target if path.endswith("/") else target.parent).mkdir(parents=True, exist_ok=True)
-        if not path.endswith("/"):
-            target.write_bytes(content)
+        Path(root, path).parent.mkdir(parents=True, exist_ok=True)
+        Path(root, path).write_bytes(content)
     return str(root)
 
 

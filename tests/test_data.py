@@ -20,29 +20,23 @@ def sides(dataset):
     return dict(zip(names, dataset.validation.tolist(), strict=True))
 
 
-def test_digits_are_embedded_and_a_folder_of_that_name_is_told_apart(tmp_path, monkeypatch):
+def test_digits_are_embedded_and_a_part_of_them_pickles_small(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     dataset = data.load()
     assert (dataset.name, len(dataset.names), dataset.notes) == ("digits", 1797, [])
-    assert dataset.class_names == [str(digit) for digit in range(10)]
+    assert dataset.class_names == list("0123456789")
+    assert dataset.fingerprint.startswith("f1eeb4397611823f")
     for train, validation in dataset.counts().values():
         assert 0.1 < validation / (train + validation) < 0.3
     image, last = dataset.source.read([0, 1796])
     assert data.digest(last) == dataset.digests[1796]
     assert data.decode(image).shape == (8, 8, 3) and data.decode(image).max() == 239  # 15 of 16
+    part = pickle.dumps(dataset.source.subset([7, 1796]))
+    assert len(part) < 3000 and list(pickle.loads(part).read([1])) == [last]
+
     write(tmp_path / "digits", classes(4, 4))
-    note = "the embedded digits are used; for the folder digits give ./digits"
-    assert data.load().notes == [note]
+    assert "for the folder digits give ./digits" in data.load().notes[0]
     assert data.load("./digits").class_names == ["a", "b"]
-
-
-@pytest.mark.parametrize("source", ["digits", "folder"])
-def test_a_part_of_a_source_reads_its_rows_and_pickles_small(tmp_path, source):
-    write(tmp_path, classes(300, 300))
-    source = data.load(source if source == "digits" else str(tmp_path)).source
-    part = pickle.dumps(source.subset(range(7, 17)))
-    assert len(part) < len(pickle.dumps(source)) / 10
-    assert list(pickle.loads(part).read([0, 9])) == list(source.read([7, 16]))
 
 
 def test_an_image_of_a_large_class_stays_on_its_side_when_others_come_or_go(tmp_path):
@@ -69,7 +63,6 @@ def test_the_fingerprint_follows_images_classes_and_sides_and_nothing_else(tmp_p
     assert (dataset.name, dataset.class_names, dataset.notes) == ("one", ["a", "b"], [])
     assert dataset.names == [f"{root}/{path}" for path in sorted(classes(20, 20))]
     assert dataset.labels.dtype == np.int32 and list(dataset.labels) == [0] * 20 + [1] * 20
-    os.utime(root / "a" / "0.png", (1, 1))
     copied = data.load(str(shutil.copytree(root, tmp_path / "elsewhere" / "two")))
     assert copied.fingerprint == dataset.fingerprint and sides(copied) == sides(dataset)
 
@@ -77,11 +70,9 @@ def test_the_fingerprint_follows_images_classes_and_sides_and_nothing_else(tmp_p
     renamed = replace(dataset, class_names=["a", "c"])
     relabelled = replace(dataset, labels=1 - dataset.labels)
     (root / "a" / "0.png").write_bytes(picture(99))
-    other_image = data.load(str(root))
-    every = [dataset, other_side, renamed, relabelled, other_image]
-    assert len({each.fingerprint for each in every}) == len(every)
-    assert len({each.images_fingerprint for each in every[:-1]}) == 1
-    assert other_image.images_fingerprint != dataset.images_fingerprint
+    datasets = [data.load(str(root)), dataset, other_side, renamed, relabelled]
+    assert len({dataset.fingerprint for dataset in datasets}) == 5
+    assert len({dataset.images_fingerprint for dataset in datasets}) == 2
 
 
 def test_leaving_images_out_keeps_the_rest_and_both_sides_of_each_class(tmp_path):
@@ -98,20 +89,16 @@ def test_leaving_images_out_keeps_the_rest_and_both_sides_of_each_class(tmp_path
         dataset.without({40, 41, 42})
 
 
-def test_the_users_own_split_is_never_changed(tmp_path):
-    files = {**classes(2, 2, prefix="train/"), **classes(2, 1, prefix="val/")}
+def test_the_users_own_split_is_never_changed_and_imbalance_is_noted(tmp_path):
+    files = {**classes(21, 2, prefix="train/"), **classes(2, 1, prefix="val/")}
     dataset = data.load(write(tmp_path, files))
-    np.testing.assert_array_equal(dataset.without({0}).validation, dataset.validation[1:])
+    assert dataset.notes == ["unbalanced: 21 training images of a, 2 of b"]
+    smaller = dataset.without({0})
+    np.testing.assert_array_equal(smaller.validation, dataset.validation[1:])
+    (tmp_path / "train/a/0.png").unlink()
+    assert data.load(str(tmp_path)).notes == []
     with pytest.raises(data.DataError, match="and has 2 and 0"):
         dataset.without(dataset.rows[-1:])
-
-
-def test_imbalance_is_noted(tmp_path):
-    both = classes(2, 2, prefix="val/")
-    strong = write(tmp_path / "strong", {**classes(21, 2, prefix="train/"), **both})
-    assert data.load(strong).notes == ["unbalanced: 21 training images of a, 2 of b"]
-    mild = write(tmp_path / "mild", {**classes(20, 2, prefix="train/"), **both})
-    assert data.load(mild).notes == []
 
 
 def test_validation_images_that_are_training_images_are_noted(tmp_path):
@@ -129,96 +116,77 @@ def test_validation_images_that_are_training_images_are_noted(tmp_path):
     assert data.load(write(tmp_path, files)).notes == [note]
 
 
-LACKS = "needs training and validation images and has {} and {}; add some or remove the class"
-
-
 def test_classes_that_cannot_be_compared_are_all_named(tmp_path):
     one = refusal(write(tmp_path / "one", classes(9, names="b")))
-    assert one == "one: only one class has images; at least two are needed"
+    assert one == "one: at least two classes with images are needed"
     both = {**classes(3, 3, 0, 2, prefix="train/"), **classes(3, 0, 4, prefix="val/")}
+    lacks = "needs training and validation images and has {} and {}; add some or remove the class"
     assert refusal(write(tmp_path / "pets", {**both, "train/c/x.tif": b"x"})).split("\n  ") == [
         "pets: 5 problems",
-        f"class b {LACKS.format(3, 0)}",
-        f"class c {LACKS.format(0, 4)}",
-        f"class d {LACKS.format(2, 0)}",
+        f"class b {lacks.format(3, 0)}",
+        f"class c {lacks.format(0, 4)}",
+        f"class d {lacks.format(2, 0)}",
         "1 .tif files are not read",
-        f"folders without images are not classes: {tmp_path}/pets/train/c",
+        f"folders without images of their own are not classes: {tmp_path}/pets/train/c",
     ]
 
 
 def test_remarks_are_counted_and_some_images_named(tmp_path):
     dataset = data.load(write(tmp_path, classes(9, 9)))
-    remarks = {**dict.fromkeys(range(13), "are odd"), 3: "are odd; are turned"}
-    smaller = dataset.without({0})
-    assert data.remark_notes(smaller, remarks) == [
-        f"images that are odd: 12 ({', '.join(smaller.names[:10])} and 2 more)",
+    remarks = {**dict.fromkeys(range(12), "are odd"), 3: "are odd; are turned"}
+    assert data.remark_notes(dataset, remarks) == [
+        f"images that are odd: 12 ({', '.join(dataset.names[:10])} and 2 more)",
         f"images that are turned: 1 ({dataset.names[3]})",
     ]
 
 
-NAMES = [
-    ("Training", "Valid"), ("TRAIN", "DEV"), ("train2017", "val2017"),
-    ("seg_train/seg_train", "seg_test/seg_test"), ("asl_alphabet_train", "asl_alphabet_test"),
-    ("MyTrain", "MyTest"), ("trainset", "testset"), ("training data", "holdout.1"),
-    ("archive/data/train", "archive/data/eval"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("train, validation", NAMES)
-def test_splits_are_known_by_their_names(tmp_path, train, validation):
-    files = {**classes(3, 4, prefix=f"{train}/"), **classes(2, 1, prefix=f"{validation}/")}
-    dataset = data.load(write(tmp_path, files))
-    assert dataset.counts() == {"a": (3, 2), "b": (4, 1)}
-    assert [f"/{validation}/" in path for path in dataset.names] == dataset.validation.tolist()
-    # Folders that are not where one expects them are named.
-    used = f"images are taken from the class folders in {tmp_path}/{train} and {tmp_path}/"
-    assert dataset.notes == ([used + validation] if "/" in train else [])
-
-
-BESIDE = {
-    "train alone": ({}, "train", ""),
-    "test without labels": (classes(2, names=["test"]), "train", "2 in ROOT/test"),
-    "test of one folder": ({"test/any/0.png": b"x"}, "train", "1 in ROOT/test/any"),
-    "two": (classes(2, prefix="test/") | classes(2, prefix="valid/"), "valid", "2 in ROOT/test/a"),
-    "validation without labels": (
-        {**classes(2, 2, prefix="test/"), "val/0.png": b"x"}, "test", "1 in ROOT/val"
+TRAIN = classes(20, 20, prefix="train/")
+VEHICLES = classes(4, 4, 4, names=["bus", "plane", "train"])
+# Files, folders of class folders (that of validation is the last), and what is not used.
+LAYOUTS = {
+    "train alone": (TRAIN, ["train"], ""),
+    "unlabelled": (TRAIN | classes(2, names=["test"]), ["train"], "2 in test"),
+    "unknown": (TRAIN | {"test/any/0.png": b"x"}, ["train"], "1 in test/any"),
+    "two": (
+        TRAIN | classes(2, 1, prefix="test/") | classes(2, 1, prefix="valid/"),
+        ["train", "valid"], "2 in test/a, 1 in test/b",
     ),
-    "another's validation": (classes(2, prefix="other/val/"), "train", "2 in ROOT/other/val/a"),
-    "a copy": (
-        classes(20, 20, prefix="copy/train/"), "train",
-        "20 in ROOT/copy/train/a, 20 in ROOT/copy/train/b"
+    "another": (TRAIN | classes(2, prefix="other/val/"), ["train"], "2 in other/val/a"),
+    "a copy": (TRAIN | classes(20, prefix="copy/train/"), ["train"], "20 in copy/train/a"),
+    "more": (TRAIN | classes(50, names=["extra"]) | {"xml/a.xml": b"x"}, ["train"], "50 in extra"),
+    "classes": (classes(4, 4, 4, names=["plane", "test", "train"]), ["."], ""),
+    "a folder in a class": (VEHICLES | {"train/x/0.png": b"x"}, ["."], "1 in train/x"),
+    "a folder in one of two": (
+        classes(4, 4, names=["plane", "train"]) | {"train/x/0.png": b"x"}, ["."], "1 in train/x",
     ),
-    "something else": ({"extra/0.png": b"x", "labels/a.xml": b"x"}, "train", "1 in ROOT/extra"),
+    "folders in a class": (
+        VEHICLES | classes(3, 3, prefix="train/"), ["."], "3 in train/a, 3 in train/b"
+    ),
 }  # fmt: skip
+for names in (
+    "Training Valid", "TRAIN DEV", "train2017 val2017", "seg_train/seg_train seg_test/seg_test",
+    "asl_alphabet_train asl_alphabet_test", "MyTrain MyTest", "training-data holdout.1",
+    "archive/data/trainset archive/data/eval",
+):  # fmt: skip
+    train, validation = names.split()
+    both = classes(3, 4, prefix=f"{train}/") | classes(2, 1, prefix=f"{validation}/")
+    LAYOUTS[names] = (both, [train, validation], "")
 
 
-@pytest.mark.parametrize("files, validation, unused", BESIDE.values(), ids=BESIDE)
-def test_what_is_beside_train_is_the_validation_side_or_noted(tmp_path, files, validation, unused):
-    files = {**classes(20, 20, prefix="train/"), **files, f"{validation}/b/9.png": b"y"}
+@pytest.mark.parametrize("files, used, unused", LAYOUTS.values(), ids=LAYOUTS)
+def test_of_what_lies_in_a_folder_the_right_class_folders_are_taken(tmp_path, files, used, unused):
     root = write(tmp_path, files)
     dataset = data.load(root)
-    used = " and ".join(f"{root}/{side}" for side in dict.fromkeys(["train", validation]))
-    note = f"images are taken from the class folders in {used}; not in them, so not used: {unused}"
-    assert dataset.notes == ([note.replace("ROOT", root)] if unused else [])
-    assert dataset.class_names == ["a", "b"] and dataset.validation.any()
-    rows = np.flatnonzero(dataset.validation)
-    assert all(dataset.names[row].startswith(f"{root}/{validation}/") for row in rows)
-
-
-VEHICLES = classes(4, 4, 4, names=["bus", "plane", "train"])
-STAY = {
-    "loose": classes(4, 4, 4, names=["plane", "test", "train"]),
-    "with a folder in it": {**VEHICLES, "train/x/0.png": b"x"},
-    "with one other": {**classes(4, 4, names=["plane", "train"]), "train/x/0.png": b"x"},
-    "with folders only": {**VEHICLES, **classes(3, 3, prefix="train/")},
-    "two tests": classes(4, 4, names=["negative_test", "positive_test"]),
-}
-
-
-@pytest.mark.parametrize("files", STAY.values(), ids=STAY)
-def test_a_class_with_the_name_of_a_split_stays_a_class(tmp_path, files):
-    dataset = data.load(write(tmp_path, files))
-    assert dataset.class_names == sorted({path.split("/")[0] for path in files})
+    groups = [os.path.relpath(Path(name).parents[1], root) for name in dataset.names]
+    assert list(dict.fromkeys(groups)) == used
+    if len(used) > 1:
+        assert dataset.validation.tolist() == [group == used[1] for group in groups]
+    assert dataset.class_names == sorted({Path(name).parent.name for name in dataset.names})
+    note = f"from the class folders in {' and '.join(used)}"
+    note += f"; not in them, so not used: {unused}" if unused else ""
+    notes = [text.replace(f"{root}/", "").replace(root, ".") for text in dataset.notes]
+    is_noted = unused or "/" in used[0]
+    assert notes == [f"images are taken {note}"] if is_noted else notes == []
 
 
 def loose(*places):
@@ -226,15 +194,12 @@ def loose(*places):
 
 
 NOT_READ = "needed are CLASS/* or train/CLASS/* with .jpg .jpeg .png .bmp .gif .webp"
-WHERE = "images are not in class folders: 3 in "
 UNUSABLE = {
-    "nothing": ({"x/": b""}, "no images"),
-    "loose images": (loose("."), f"{WHERE}ROOT"),
-    "loose splits": (loose("test1", "train"), f"{WHERE}ROOT/test1, 3 in ROOT/train"),
-    "train alone": (loose("train"), f"{WHERE}ROOT/train"),
-    "numbered splits": (loose("train_1", "train_2"), f"{WHERE}ROOT/train_1, 3 in ROOT/train_2"),
-    "inside classes": (loose("a/train", "b/train"), f"{WHERE}ROOT/a/train, 3 in ROOT/b/train"),
-    "two data sets": (loose("x/a", "y/a"), f"{WHERE}ROOT/x/a, 3 in ROOT/y/a"),
+    "nothing": ({"x/notes.txt": b""}, "no images"),
+    "loose images": (loose("."), "3 in ROOT"),
+    "loose splits": (loose("test_1", "train_2"), "3 in ROOT/test_1, 3 in ROOT/train_2"),
+    "inside classes": (loose("a/train", "b/train"), "3 in ROOT/a/train, 3 in ROOT/b/train"),
+    "two data sets": (loose("x/a", "y/a"), "3 in ROOT/x/a, 3 in ROOT/y/a"),
     "other formats": ({"a/0.tif": b"x", "b/0.tif": b"x"}, "no images; 2 .tif files are not read"),
 }
 
@@ -242,13 +207,13 @@ UNUSABLE = {
 @pytest.mark.parametrize("files, found", UNUSABLE.values(), ids=UNUSABLE)
 def test_of_what_cannot_be_used_it_is_said_what_was_found_where(tmp_path, files, found):
     root = write(tmp_path, files)
+    found = found if found.startswith("no") else f"images are not in class folders: {found}"
     assert refusal(root) == f"{root}: {found.replace('ROOT', root)}; {NOT_READ}"
 
 
 def test_what_is_not_a_folder_is_refused(tmp_path):
     advice = "no such folder; --data takes digits, tfds:NAME or a folder"
     assert refusal(tmp_path / "none") == f"{tmp_path}/none: {advice}"
-    assert refusal("") == f"no name: {advice}"
     assert refusal("nul\0") == f"nul\\x00: {advice}"
 
 
@@ -257,37 +222,32 @@ def test_all_folders_that_cannot_be_read_are_named(tmp_path):
     root = write(tmp_path, classes(3, 3, 3))
     for name in "ab":
         (tmp_path / name).chmod(0)
-    try:
-        told = [f"{root}/{name} cannot be read: Permission denied" for name in "ab"]
-        assert refusal(root).split("\n  ") == [f"{root}: 2 problems", *told]
-    finally:
-        for name in "ab":
-            (tmp_path / name).chmod(0o700)
+    told = [f"{root}/{name} cannot be read: Permission denied" for name in "ab"]
+    assert refusal(root).split("\n  ") == [f"{root}: 2 problems", *told]
+    for name in "ab":
+        (tmp_path / name).chmod(0o700)
 
 
-def test_what_lies_about_is_ignored_in_silence(tmp_path):
-    litter = [".DS_Store", "._0.png", ".hidden.png", "Thumbs.db", "desktop.ini", "notes.txt"]
-    files = {f"{where}{name}": b"x" for where in ("a/", "b/", "") for name in litter}
-    files |= {".git/config": b"x", "__MACOSX/a/0.png": b"x", "a/.ipynb_checkpoints/0.png": b"x"}
-    # The project's own folder, which is given as left out.
-    files |= {"tensorboard/digits/plot.png": picture(0)}
+def test_what_lies_about_is_ignored_in_silence_or_noted(tmp_path):
     images = {"a/0.PNG": b"1", "a/1.Jpg": b"2", "b/0.JPEG": b"3", "b/1.WebP": b"4", "b/2.gif": b"5"}
-    root = write(tmp_path, {**images, **files})
-    dataset = data.load(root, left_out=[tmp_path / "tensorboard", tmp_path / "absent"])
+    litter = [".DS_Store", "._0.png", ".hidden.png", "Thumbs.db", "desktop.ini", "notes.txt"]
+    litter = [f"{folder}{name}" for folder in ("a/", "b/", "") for name in litter]
+    litter += [".git/config", "__MACOSX/a/0.png", "a/.ipynb_checkpoints/0.png"]
+    # The project's own folder, which is given as left out.
+    litter += ["tensorboard/digits/plot.png"]
+    root = write(tmp_path / "in", {**images, **dict.fromkeys(litter, b"x")})
+    left_out = [f"{root}/tensorboard", f"{root}/absent"]
+    dataset = data.load(root, left_out=left_out)
     assert len(dataset.names) == 5 and dataset.notes == []
 
-
-def test_other_files_and_folders_are_noted(tmp_path):
-    others = ["in/a/x.tif", "in/a/y.TIF", "in/b/z.heic", "in/b/noextension", "in/b/n\nl.a\tb"]
+    others = ["in/a/x.tif", "in/a/y.TIF", "in/b/noextension", "in/b/n\nl.a\tb"]
     others += ["in/b/deep/0.png", "stray.png", "extra/0.png", "in/papers/x.pdf"]
-    os.mkfifo(write(tmp_path, {"in/a/": b""}) + "/in/a/pipe.png")
-    files = {**classes(4, 4, prefix="in/"), **dict.fromkeys(others, b"x")}
-    root = write(tmp_path, files)
+    root = write(tmp_path, dict.fromkeys(others, b"x"))
     unused = f"not in them, so not used: 1 in {root}, 1 in {root}/extra, 1 in {root}/in/b/deep"
-    assert data.load(root).notes == [
-        "1 .a\\tb, 1 .heic, 1 .pdf, 1 .png, 2 .tif, 1 no-extension files are not read",
+    assert data.load(root, left_out=left_out).notes == [
+        "1 .a\\tb, 1 .pdf, 2 .tif, 1 no-extension files are not read",
         f"images are taken from the class folders in {root}/in; {unused}",
-        f"folders without images are not classes: {root}/in/papers",
+        f"folders without images of their own are not classes: {root}/in/papers",
     ]
 
 

@@ -1,5 +1,7 @@
 """TFRecord files and TFDS data sets, all made here: classes, order, damage, downloads."""
 
+import gzip
+import json
 import os
 import pickle
 import shutil
@@ -38,7 +40,7 @@ def examples(*labels, first=0, texts=None):
 
 @pytest.fixture
 def records(tmp_path, monkeypatch):
-    """Write a TFRecord file in the working directory."""
+    """Write a TFRecord file in the working directory, where there is one named test already."""
     monkeypatch.chdir(tmp_path)
 
     def write_records(name, content, compression=None):
@@ -47,15 +49,18 @@ def records(tmp_path, monkeypatch):
                 file.write(record)
         return Path(name)
 
+    write_records("test", examples(0, 1, first=300))
     return write_records
 
 
+FRUIT = {3: b"tulip", 7: b"daisy", 5: "käfer".encode()}
 LABELS = {
     "1 to 6": ([1, 2, 3, 4, 5, 6], None, "1 2 3 4 5 6"),
     "10 after 9": ([10, 9, 0], None, "0 9 10"),
     "large": ([2**60, 1], None, f"1 {2**60}"),
-    "named": ([7, 3, 5], {3: b"tulip", 7: b"daisy", 5: "käfer".encode()}, "tulip käfer daisy"),
+    "named": ([7, 3, 5], FRUIT, "tulip käfer daisy"),
     "one name for two": ([7, 3], {3: b"tulip", 7: b"tulip"}, "3 7"),
+    "one without a name": ([7, 3], {3: b"tulip", 7: None}, "3 7"),
 }
 
 
@@ -68,35 +73,26 @@ def test_classes_are_the_integers_in_order_with_their_texts(records, labels, tex
     assert [sorted(labels)[index] for index in dataset.labels] == labels * 3
     assert list(dataset.validation) == [False] * 2 * len(labels) + [True] * len(labels)
     assert dataset.names[-1] == f"test record {len(labels) - 1}"
+    # A text that contradicts another is not a name.
+    records("test", examples(*labels, first=50, texts=dict.fromkeys(labels, b"other")))
+    digits = [str(label) for label in sorted(labels)]
+    assert data.load(train="train", test="test").class_names == digits
 
 
-def test_texts_that_some_records_lack_or_contradict_are_not_names(records):
-    texts = [b"a", b"b"]
-    records("test", examples(0, 1, first=9, texts=texts))
-    for odd in (None, b"c"):
-        records("train", examples(0, 1, texts=texts) + examples(0, first=5, texts=[odd]))
-        assert data.load(train="train", test="test").class_names == ["0", "1"]
-
-
-def test_any_rows_are_read_again_also_from_another_folder(records):
+def test_any_rows_are_read_again_from_another_folder_and_a_change_is_seen(records, tmp_path):
     records("train-1", examples(0, 1, 0))
     records("train-0", examples(1, 1, first=10))
-    records("test", examples(0, 1, first=20))
     source = pickle.loads(pickle.dumps(data.load(train="train-?", test="test").source))
     os.chdir("/")
-    assert list(source.read(range(7))) == [picture(n) for n in (10, 11, 0, 1, 2, 20, 21)]
-    assert list(source.subset([1, 3, 6]).read([0, 2])) == [picture(11), picture(21)]
-
-
-def test_files_that_change_while_they_are_used_give_other_bytes_or_errors(records):
-    path = records("train", examples(0, 1, 0, 1))
-    records("test", examples(0, 1, first=50))
-    dataset = data.load(train="train", test="test")
-    records("train", examples(0, 1, 0, first=77))
-    changed = [data.digest(encoded) for encoded in read_all(dataset)]
-    assert not set(changed[:4]) & set(dataset.digests)
-    path.unlink()
-    assert [isinstance(image, OSError) for image in read_all(dataset)] == [True] * 4 + [False] * 2
+    images = [picture(number) for number in (10, 11, 0, 1, 2, 300, 301)]
+    assert list(source.read(range(7))) == images
+    assert list(source.subset([1, 3, 6]).read([0, 2])) == [images[1], images[6]]
+    os.chdir(tmp_path)
+    records("train-0", examples(0, 1, 0, first=77))
+    Path("train-1").unlink()
+    changed = list(source.read(range(7)))
+    assert not set(changed[:2]) & set(images) and changed[5:] == images[5:]
+    assert all(isinstance(image, OSError) for image in changed[2:5])
 
 
 def flip(content, place):
@@ -111,7 +107,7 @@ DAMAGE = {
     "flipped length": (lambda content, length: flip(content, 3 * length), 3),
     "flipped data": (lambda content, length: flip(content, 33 * length + 40), 33),
     "flipped last checksum": (lambda content, length: flip(content, len(content) - 1), 39),
-    "an image": (lambda content, length: picture(0), 0),
+    "gzip": (lambda content, length: gzip.compress(content), 0),
 }
 
 
@@ -120,14 +116,9 @@ def test_a_damaged_file_is_named_with_its_first_damaged_record(records, change, 
     path = records("train", examples(*[0, 1] * 20))
     content = bytearray(path.read_bytes())
     path.write_bytes(change(content, len(content) // 40))
-    records("test", examples(0, 1, first=300))
-    assert f": train cannot be read at record {number}: " in refusal(train="train", test="test")
-
-
-def test_a_gzip_file_is_refused_with_the_way_on(records):
-    records("train", examples(0, 1), "GZIP")
-    records("test", examples(0, 1, first=5))
-    assert refusal(train="train", test="test").endswith("; restore it, or unpack it if it is gzip")
+    message = refusal(train="train", test="test")
+    assert f": train cannot be read at record {number}: " in message
+    assert message.endswith("; restore it, or unpack it if it is gzip")
 
 
 def test_faults_of_a_files_records_are_told_once_with_their_count(records, tmp_path):
@@ -138,8 +129,8 @@ def test_faults_of_a_files_records_are_told_once_with_their_count(records, tmp_p
         example(image, -3), example([image, image], 1), example(5, 1), b"",
         example(image, None, **{"odd\nkey": 1}), b"\xff" * 20, example(image, 1) + b"\xff",
     ])  # fmt: skip
-    records("test", examples(0, 1)).write_bytes(b"nonsense, longer than a header")
-    needed = f"needed are one encoded image in {IMAGE_KEY} and one class from 0 in {LABEL_KEY}"
+    Path("test").write_bytes(b"nonsense, longer than a header")
+    needed = f"needed are one image in {IMAGE_KEY} and one class from 0 in {LABEL_KEY}"
     have = f"they have {LABEL_KEY}, {IMAGE_KEY}, odd\\nkey"
     assert refusal(train="train-*", test="test").split("\n  ")[:3] == [
         f"{tmp_path.name}: 3 problems",
@@ -148,20 +139,14 @@ def test_faults_of_a_files_records_are_told_once_with_their_count(records, tmp_p
     ]
 
 
-def test_an_empty_file_is_noted_and_only_empty_ones_are_refused(records, tmp_path):
+def test_an_empty_file_is_noted_and_globs_that_give_no_image_are_refused(records):
     records("train", examples(0, 1))
-    records("test", examples(0, 1, first=5))
     records("empty", [])
     assert data.load(train="[te][rm]*", test="test").notes == ["empty is empty"]
-    assert refusal(train="empty", test="empty").startswith(f"{tmp_path.name}: 3 problems\n  no im")
-
-
-def test_globs_that_give_nothing_are_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").write_bytes(b"")
-    assert refusal(train="x\0*", test="file") == "--train 'x\\x00*' matches no file"
-    assert refusal(train="file", test="fold*") == "--test 'fold*' matches no file"
+    assert "at least two classes with images are" in refusal(train="empty", test="empty")
+    assert refusal(train="x\0*", test="test") == "--train 'x\\x00*' matches no file"
+    Path("folder").mkdir()
+    assert refusal(train="train", test="fold*") == "--test 'fold*' matches no file"
     # As of a variable that is not set: never the digits.
     assert refusal(train="", test="") == "--train '' matches no file"
 
@@ -173,25 +158,12 @@ IMAGE_AND_LABEL = {
 }
 
 
-def prepare(name, data_dir, features, splits, **options):
+def prepare(name, features, file_format=None, **splits):
     """Store {split: [example]} as a real TFDS data set on disk."""
-
-    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            wanted = tfds.features.FeaturesDict(features)
-            keys = ("image", "label") if "mask" in features else None
-            return tfds.core.DatasetInfo(builder=self, features=wanted, supervised_keys=keys)
-
-        def _split_generators(self, download_manager):
-            return {split: enumerate(examples) for split, examples in splits.items()}
-
-        def _generate_examples(self):
-            raise AssertionError("the splits are given")
-
-    Tiny.name = name
-    Tiny(data_dir=data_dir, **options).download_and_prepare()
+    features = tfds.features.FeaturesDict(features)
+    splits = {split: list(enumerate(examples)) for split, examples in splits.items()}
+    options = {"data_dir": os.environ["TFDS_DATA_DIR"], "file_format": file_format}
+    tfds.dataset_builders.store_as_tfds_dataset(name, "1.0.0", features, splits, **options)
 
 
 def arrays(*labels, first=0):
@@ -201,24 +173,27 @@ def arrays(*labels, first=0):
 
 @pytest.fixture(scope="module", autouse=True)
 def tfds_dir(tmp_path_factory):
-    """A TFDS data folder with data sets of several kinds, the one that TFDS looks into."""
-    folder = tmp_path_factory.mktemp("tfds")
-    train = arrays("ant", "wolf", "ant", "wolf", "ant")
-    both = {"train": train, "test": arrays("wolf", "ant", first=90)}
-    unlabelled = {"train": train, "test": arrays(-1, first=9)}
-    for kind, options in (("tiny", {}), ("array", {"file_format": "array_record"})):
-        prepare(f"{kind}_split", folder, IMAGE_AND_LABEL, both, **options)
-        prepare(f"{kind}_unlabelled", folder, IMAGE_AND_LABEL, unlabelled, **options)
-    prepare("tiny_odd", folder, IMAGE_AND_LABEL, {"other": train})
-    prepare("tiny_plain", folder, {"x": tfds.features.Scalar(np.int64)}, {"train": [{"x": 1}]})
-    mask = {"mask": np.zeros((4, 5, 3), np.uint8), "kind": 8}
-    several = {"mask": tfds.features.Image(), "kind": tfds.features.ClassLabel(num_classes=9)}
-    many = {"train": [{**each, **mask} for each in train]}
-    prepare("tiny_pets", folder, {**IMAGE_AND_LABEL, **several}, many)
-    sparse = {**IMAGE_AND_LABEL, "label": tfds.features.ClassLabel(names=["c", "b", "a"])}
-    prepare("tiny_sparse", folder, sparse, {"train": arrays(*[2, 0] * 20)})
+    """The folder that TFDS looks into, with data sets of several kinds."""
+    folder, train = tmp_path_factory.mktemp("tfds"), arrays("ant", "wolf", "ant", "wolf", "ant")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(folder))
+        for kind, file_format in (("tiny", "tfrecord"), ("array", "array_record")):
+            splits = {"train": train, "test": arrays("wolf", "ant", first=90)}
+            prepare(f"{kind}_split", IMAGE_AND_LABEL, file_format, **splits)
+            splits["test"] = arrays(-1, first=9)
+            prepare(f"{kind}_unlabelled", IMAGE_AND_LABEL, file_format, **splits)
+        prepare("tiny_odd", IMAGE_AND_LABEL, other=train)
+        prepare("tiny_plain", {"x": tfds.features.Scalar(np.int64)}, train=[{"x": 1}])
+        sparse = {**IMAGE_AND_LABEL, "label": tfds.features.ClassLabel(names=["c", "b", "a"])}
+        prepare("tiny_sparse", sparse, train=arrays(*[2, 0] * 20))
+        several = {"mask": tfds.features.Image(), "kind": tfds.features.ClassLabel(num_classes=9)}
+        other = {"mask": np.zeros((4, 5, 3), np.uint8), "kind": 8}
+        pets = [image | other for image in train]
+        prepare("tiny_pets", IMAGE_AND_LABEL | several, train=pets)
+        about = folder / "tiny_pets/1.0.0/dataset_info.json"
+        items = [{"featureKey": "image"}, {"featureKey": "label"}]
+        content = json.loads(about.read_text()) | {"supervisedKeys": {"tuple": {"items": items}}}
+        about.write_text(json.dumps(content))
         yield folder
 
 
@@ -248,8 +223,7 @@ def test_a_class_without_images_keeps_its_output_and_is_noted():
 def test_of_several_images_and_labels_the_supervised_ones_are_taken():
     dataset = data.load("tfds:tiny_pets")
     assert dataset.class_names == ["wolf", "ant"]
-    values = [int(data.decode(encoded)[0, 0, 0]) for encoded in read_all(dataset)]
-    assert sorted(values) == [0, 1, 2, 3, 4]
+    assert sorted(int(data.decode(image)[0, 0, 0]) for image in read_all(dataset)) == [*range(5)]
 
 
 UNUSABLE = {
@@ -274,20 +248,10 @@ def test_a_damaged_data_set_is_named_with_its_folder(tfds_dir, tmp_path, monkeyp
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     file = next(tmp_path.glob(f"{name}/1.0.0/*test.*"))
     content = bytearray(file.read_bytes())
-    content[80] ^= 1
+    file.write_bytes(flip(content, 80))
+    assert str(tmp_path / name / "1.0.0") in refusal(f"tfds:{name}")
     file.unlink()
     assert str(tmp_path / name / "1.0.0") in refusal(f"tfds:{name}")
-    file.write_bytes(content)
-    assert str(tmp_path / name / "1.0.0") in refusal(f"tfds:{name}")
-
-
-def test_an_arrayrecord_file_that_vanishes_in_use_is_named(tfds_dir, tmp_path, monkeypatch):
-    shutil.copytree(tfds_dir / "array_split", tmp_path / "array_split")
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    dataset = data.load("tfds:array_split")
-    shutil.rmtree(tmp_path / "array_split")
-    with pytest.raises(data.DataError, match=f"{tmp_path}.* cannot be read: "):
-        read_all(dataset)
 
 
 def test_a_package_that_is_missing_for_a_format_is_named():
