@@ -55,7 +55,7 @@ TABLE = (  # what, ours, compared with, theirs, unit; ours and theirs as `take_t
 
 
 def write_images(folder: Path, options: argparse.Namespace) -> int:
-    """Write images to folder/all, each fourth also to folder/quarter; raises data.DataError."""
+    """Write images to folder/all, each fourth also to folder/quarter; raises Refusal."""
     if options.data or options.train or options.test:
         given = data.load(options.data or "digits", options.train, options.test)
         count = min(options.images or len(given.rows), len(given.rows))
@@ -69,7 +69,7 @@ def write_images(folder: Path, options: argparse.Namespace) -> int:
         pixels = (random.integers(20 * i, 20 * i + 156, (30, 30, 3), np.uint8) for i in labels)
         images = (simplejpeg.encode_jpeg(of.repeat(5, 0).repeat(5, 1), 75) for of in pixels)
     if np.bincount(2 * labels + validation).min() < 4:
-        raise data.DataError("a class has fewer than 4 images on a side; raise --images")
+        raise cli.Refusal("a class has fewer than 4 images on a side; raise --images")
     # Sorted by side and class, so that the fourth part has all of them.
     quarter = set(np.lexsort((labels, validation))[::4].tolist())
     for number, image in enumerate(images):
@@ -93,7 +93,7 @@ def pass_bare(count: int, folder: Path) -> float:
     """Return ms an image of LiteRT alone, one interpreter a core in threads, on noise in memory."""
     numbers = iter(range(count))  # shared by the threads
     pixels = np.random.default_rng(0).random((1, SIZE, SIZE, 3), np.float32)
-    _, graph = model.litert_graphs(*RECIPE)
+    graph = model.convert(model.backbone(SIZE, Settings.weights))
     interpreters = [Interpreter(model_content=graph, num_threads=1) for _ in range(cores())]
 
     def work(interpreter: Interpreter) -> None:
@@ -225,7 +225,7 @@ def main(arguments: list[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             count = write_images(Path(folder), options)
             repeats = [take_turns(count, Path(folder)) for _ in range(options.repeats)]
-    except (data.DataError, OSError) as error:
+    except (cli.Refusal, OSError) as error:
         return cli.refuse("bench.py", error)
     except KeyboardInterrupt:
         return 130

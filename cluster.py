@@ -18,6 +18,7 @@ import features
 import files
 import model
 import tasks
+from cli import Refusal
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported.
 try:
@@ -26,7 +27,7 @@ try:
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
 except ImportError as error:
-    raise tasks.ExecutorError("--ray needs: pip install -r requirements-ray.txt") from error
+    raise Refusal("--ray needs: pip install -r requirements-ray.txt") from error
 
 PROJECT = Path(__file__).parent
 
@@ -45,13 +46,13 @@ def _describe(tokens: list[Path], images: data.Source, weights: str) -> dict[str
 
 @functools.cache
 def _join(setup: bytes) -> None:
-    """Prepare this worker process; raises ExecutorError if it would give other numbers."""
+    """Prepare this worker process; raises Refusal if it would give other numbers."""
     folder, arguments, expected = pickle.loads(setup)
     os.chdir(folder)
     found = _describe(*arguments)
     differing = [name for name in expected if found.get(name) != expected[name]]
     if listed := [f"{name} {found.get(name)}, not {expected[name]}" for name in differing]:
-        raise tasks.ExecutorError(f"{platform.node()} differs from the driver: {'; '.join(listed)}")
+        raise Refusal(f"{platform.node()} differs from the driver: {'; '.join(listed)}")
 
 
 def _run(setup: bytes, function: Callable, argument: object) -> object:
@@ -63,14 +64,14 @@ class RayExecutor(Executor):
     """All nodes of a cluster; a task takes one CPU, or a GPU if Keras passes images on it."""
 
     def __init__(self, address: str, folders: list[Path], images: data.Source, weights: str):
-        """Connect (`local` starts a cluster here); raises ExecutorError, also if nodes differ."""
+        """Connect (`local` starts a cluster here); raises Refusal, also if nodes differ."""
         environment = {key: text for key, text in os.environ.items() if key.endswith("_THREADS")}
         environment["PYTHONPATH"] = f"{PROJECT}{os.pathsep}${{PYTHONPATH}}"
         options = {"runtime_env": {"env_vars": environment}, "log_to_driver": False}
         try:
             ray.init(address, logging_level="ERROR", **options)
         except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-            raise tasks.ExecutorError(f"--ray {address}: {str(error).splitlines()[0]}") from None
+            raise Refusal(f"--ray {address}: {str(error).splitlines()[0]}") from None
         resources = ray.cluster_resources()
         self.retries, self.workers = True, int(resources.get("CPU", 0))
         here = {"scheduling_strategy": OnNode(ray.get_runtime_context().get_node_id(), False)}
@@ -92,7 +93,7 @@ class RayExecutor(Executor):
         failed = [(at, error) for probe, at in probes.items() if (error := probe.exception())]
         if lines := [f"node {at}: {getattr(error, 'cause', error)}" for at, error in failed]:
             self.shutdown()
-            raise tasks.ExecutorError("\n".join(lines))
+            raise Refusal("\n".join(lines))
 
     def submit(self, function: Callable, argument: object, /) -> Future:
         """Return the future of function(argument); it raises what the function raised."""
@@ -106,7 +107,7 @@ class RayExecutor(Executor):
                 try:
                     future.set_result(done.result())
                 except RayError as error:
-                    lost = tasks.ExecutorError(f"Ray: {str(error).splitlines()[0]}")
+                    lost = Refusal(f"Ray: {str(error).splitlines()[0]}")
                     future.set_exception(getattr(error, "cause", lost))
 
         reference.future().add_done_callback(pass_on)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import sources
+from cli import Refusal
 from decoding import DamagedImage, decode, decode_with_remarks
-from sources import DataError, Listing, Source, digest, join_some, problem_list
+from sources import Listing, Source, digest, join_some, problem_list
 
 __all__ = ["DamagedImage", "Source", "decode", "decode_with_remarks"]
 
@@ -47,7 +48,7 @@ class Dataset(Listing):
         return dict(zip(self.class_names, zip(*sides, strict=True), strict=True))
 
     def without(self, rows: Iterable[int]) -> "Dataset":
-        """Return the data set without these rows; raises DataError if a class does not survive.
+        """Return the data set without these rows; raises Refusal if a class does not survive.
 
         Where the source has no split, an image changes its side if its class would otherwise have
         none on the other side.
@@ -66,7 +67,7 @@ def load(
 
     One pass reads every image and decodes none. Folders in `left_out` are not looked into. Without
     a validation split, a hash of an image's name (in TFDS of its content) decides its side, which
-    it keeps when others come or go, except in classes of fewer than about 20. Raises DataError.
+    it keeps when others come or go, except in classes of fewer than about 20. Raises Refusal.
     """
     if train is None and source == "digits":
         listing = sources.list_digits()
@@ -81,11 +82,11 @@ def load(
     return replace(dataset, notes=[*dataset.notes, *_notes(dataset)])
 
 
-def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> DataError:
+def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> Refusal:
     """Return the error that names all damaged images, {row: reason}, of a full data set."""
     problems = [f"{dataset.names[row]}: {reason}" for row, reason in sorted(damaged.items())]
     advice = "; fix or remove them, or leave them out with --skip-damaged"
-    return DataError(problem_list(dataset.name, problems, "damaged images", advice))
+    return Refusal(problem_list(dataset.name, problems, "damaged images", advice))
 
 
 def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
@@ -98,7 +99,7 @@ def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
 
 
 def _select(listing: Listing, rows: np.ndarray, fraction: float) -> Dataset:
-    """Return some rows of a source as a data set, split if the source is not; raises DataError."""
+    """Return some rows of a source as a data set, split if the source is not; raises Refusal."""
     entries = [listing.entries[row] for row in rows]
     numbers = {label: number for number, label in enumerate(listing.classes)}
     labels = np.array([numbers[entry.label] for entry in entries], np.int32)
@@ -128,7 +129,7 @@ def _select(listing: Listing, rows: np.ndarray, fraction: float) -> Dataset:
             problems.append(f"class {name} needs training and validation images and {has}")
     if problems:
         # A note may tell why.
-        raise DataError(problem_list(listing.name, [*problems, *listing.notes]))
+        raise Refusal(problem_list(listing.name, [*problems, *listing.notes]))
     return dataset
 
 

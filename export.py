@@ -50,7 +50,7 @@ def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
             if path.suffix == ".keras":
                 whole.save(temporary)
             else:
-                temporary.write_bytes(model.convert_whole(whole))
+                temporary.write_bytes(model.convert(whole))
             # As in TensorFlow Lite's metadata, the archive is appended to the flatbuffer.
             with zipfile.ZipFile(temporary, "a") as archive:
                 archive.writestr("labels.txt", "\n".join(experiment.config.data.class_names))

@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +34,14 @@ from tensorflow_setup import tf
 
 FORMAT = 5  # raise it when what is stored, or how it is computed, changes
 SHARD = 256  # rows; at the end a core waits for another's last shard, about a second
+# A task is a millisecond of work for Ray's driver, so it takes several shards of a large data set.
+SHARDS_A_TASK = 16  # at most
+TASKS_A_WORKER = 50  # at least; with fewer, workers would wait long for the last ones
 KERAS_BATCH = 64  # images that Keras passes at once; LiteRT is fastest with one
 ROWS, ROW_BYTES = "features.f32", 4 * model.FEATURES
 
 Rows = Iterator[tuple[int, np.ndarray]]  # number of a row, and its image (H, W, 3) or features
 Engine = Callable[[Rows], Rows]  # uint8 images to float32 features
-
-
-class CacheError(Refusal):
-    """The cache cannot be used; the message says what, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,48 +67,44 @@ class Samples:
 
     def map(self) -> np.memmap:
         """Return the features, float32 (N, 1280), mapped from their file."""
-        return map_features(self.directory, (len(self.labels), model.FEATURES))
+        # Copy-on-write: DLPack, by which TensorFlow shares the memory, takes no read-only array.
+        shape = len(self.labels), model.FEATURES
+        return np.memmap(self.directory / ROWS, np.float32, "c", shape=shape)
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that it takes to compute the features of one shard anywhere; picklable."""
+    """All that it takes to compute the features of some shards anywhere; picklable."""
 
     source: data.Source  # of these images only
-    rows: range  # of the data set, and of the cache
+    rows: range  # of the data set, and of the cache; the first one begins a shard
     names: list[str]  # of the images, for messages
     digests: list[bytes]  # sha256 of each encoded image
-    record_path: Path  # beside the file of all rows
+    directory: Path  # of the features
     engine: str
     image_size: int
     preprocessing: str
     weights: str
     check_only: bool = False  # decode the images, but pass none
 
-
-@dataclass(frozen=True)
-class ShardRecord:
-    """What is known of a shard; kept in the cache as JSON."""
-
-    images: int
-    damaged: list[tuple[int, str]]  # row and reason
-    remarks: list[tuple[int, str]]  # row and what the user should know of the image
-    sha256: str | None = None  # of its rows in the cache; None if they were not computed
+    def split(self, size: int) -> Iterator["ShardTask"]:
+        """Yield tasks for so many rows each."""
+        for start in range(0, len(self.rows), size):
+            part = slice(start, start + size)
+            lists = {"names": self.names[part], "digests": self.digests[part]}
+            source = self.source.subset(range(len(self.rows))[part])
+            yield replace(self, source=source, rows=self.rows[part], **lists)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What a task tells of its shard."""
+    """What a task tells of a shard; the first three are also stored in the cache, as JSON."""
 
-    record: ShardRecord
-    passed: int  # images that passed the backbone now
+    images: int
+    damaged: list[tuple[int, str]]  # row and reason
+    remarks: list[tuple[int, str]]  # row and what the user should know of the image
+    computed: int = 0  # images that passed the backbone now
     note: str | None = None  # for standard error
-
-
-def map_features(directory: str | Path, shape: tuple[int, int]) -> np.memmap:
-    """Return cached features, float32 (N, 1280), mapped from their file."""
-    # Copy-on-write: DLPack, by which TensorFlow shares the memory, takes no read-only array.
-    return np.memmap(Path(directory) / ROWS, np.float32, "c", shape=shape)
 
 
 def engine() -> str:
@@ -130,7 +125,7 @@ def _versions(*packages: str) -> str:
 
 
 def key(dataset: data.Dataset, image_size: int, preprocessing: str, weights: str) -> str:
-    """Return a hash of all that features depend on; raises model.WeightsError."""
+    """Return a hash of all that features depend on; raises Refusal."""
     images, arrays = dataset.images_fingerprint, model.weights_key(weights)
     # TensorFlow and Keras make LiteRT's graphs and the random weights.
     packages = engine(), tasks.processor(), decoder(), _versions("tensorflow", "keras")
@@ -149,142 +144,129 @@ def extract(
     """Return the features of every image of a data set from which none is left out.
 
     Once a damaged image is found and `skip_damaged` is false, the others are only decoded. Raises
-    data.DataError that names damaged or changed images, model.WeightsError and CacheError.
+    Refusal that names damaged or changed images, Refusal, and
+    Refusal where the cache cannot be used.
     """
-    count = len(dataset.names)
-    passed, damaged, remarks = 0, {}, {}
-    recipe = engine(), image_size, preprocessing, weights
-    directory = Path(cache) / key(dataset, image_size, preprocessing, weights)
-
-    def shards() -> Iterator[ShardTask]:
-        """Make each task when it is its turn: it depends on the damage that was found before."""
-        for number, start in enumerate(range(0, count, SHARD)):
-            part, path = slice(start, start + SHARD), directory / f"shard-{number:05}.json"
-            images = range(count)[part], dataset.names[part], dataset.digests[part]
-            check_only = bool(damaged and not skip_damaged)
-            source = dataset.source.subset(images[0])
-            yield ShardTask(source, *images, path, *recipe, check_only=check_only)
-
+    recipe, count = (image_size, preprocessing, weights), len(dataset.names)
+    directory = Path(cache) / key(dataset, *recipe)
+    images = dataset.source, range(count), dataset.names, dataset.digests
+    plan = plan_tasks(ShardTask(*images, directory, engine(), *recipe), tasks.workers(executor))
+    computed, damaged, remarks = 0, {}, {}
+    # Each is made when it is its turn: it depends on the damage that was found before.
+    plan = (replace(task, check_only=bool(damaged) and not skip_damaged) for task in plan)
     try:
         with tqdm(total=count, desc="features", unit=" images", disable=None) as bar:
-            for shard in tasks.run_tasks(executor, provide_shard, shards()):
-                bar.update(shard.record.images)
-                if shard.note:
-                    bar.write(shard.note, file=sys.stderr)
-                damaged |= shard.record.damaged
-                remarks |= shard.record.remarks
-                passed += shard.passed
+            for shards in tasks.run_tasks(executor, provide_shards, plan):
+                for shard in shards:
+                    bar.update(shard.images)
+                    if shard.note:
+                        bar.write(shard.note, file=sys.stderr)
+                    damaged |= shard.damaged
+                    remarks |= shard.remarks
+                    computed += shard.computed
     except OSError as error:
-        raise CacheError(f"{error.filename or cache}: {error.strerror}; see --cache-dir") from None
+        where = error.filename or cache
+        raise Refusal(f"{where}: {error.strerror}; see --cache-dir") from None
     finally:
-        # Training needs the memory of the engines.
-        for function in (_litert_graphs, _litert_engine, _keras_engine):
-            function.cache_clear()
+        # Training needs the memory of the interpreters.
+        _build_engine.cache_clear()
     if damaged and not skip_damaged:
         raise data.damaged_images(dataset, damaged)
-    return Features(directory, (count, model.FEATURES), damaged, remarks, passed)
+    return Features(directory, (count, model.FEATURES), damaged, remarks, computed)
 
 
-def provide_shard(task: ShardTask) -> Shard:
-    """Return a shard's record from the cache, or compute the shard; a task for an executor."""
-    note = None
-    if task.record_path.exists():
-        if record := _read_record(task):
-            return Shard(record, 0)
-        note = f"cache: {task.record_path} is damaged and is made again"
-    record = extract_shard(task)
-    return Shard(record, record.images - len(record.damaged), note)
+def plan_tasks(whole: ShardTask, workers: int) -> Iterator[ShardTask]:
+    """Yield the tasks for all shards of a data set, several a task where there are many."""
+    shards = 1 + len(whole.rows) // (SHARD * TASKS_A_WORKER * workers)
+    return whole.split(SHARD * min(shards, SHARDS_A_TASK))
 
 
-def _read_record(task: ShardTask) -> ShardRecord | None:
-    """Return the record of a cached shard; None if it, or the shard, is damaged."""
-    with contextlib.suppress(Refusal, OSError):
-        record = ShardRecord(**files.read_json(task.record_path))
-        begin, size = task.rows.start * ROW_BYTES, len(task.rows) * ROW_BYTES
-        rows = np.fromfile(task.record_path.with_name(ROWS), np.uint8, size, offset=begin)
-        if record.sha256 == hashlib.sha256(rows).hexdigest():
-            return record
-    return None
+def provide_shards(task: ShardTask) -> list[Shard]:
+    """Return shards from the cache, or compute them and write them to it; for an executor."""
+    return list(map(_provide_shard, task.split(SHARD)))
 
 
-def extract_shard(task: ShardTask) -> ShardRecord:
-    """Compute a shard's features, write them and then its record to the cache, and return this."""
-    record = ShardRecord(len(task.rows), [], [])
-    images = _decode_images(task, record)
+def _provide_shard(task: ShardTask) -> Shard:
+    begin, count, note = task.rows.start * ROW_BYTES, len(task.rows), None
+    path, rows_path = (
+        task.directory / f"shard-{task.rows.start // SHARD:05}.json",
+        task.directory / ROWS,
+    )
+    if path.exists():
+        with contextlib.suppress(Refusal, OSError):
+            record = files.read_json(path)
+            content = np.fromfile(rows_path, np.uint8, count * ROW_BYTES, offset=begin)
+            if record.pop("sha256") == hashlib.sha256(content).hexdigest():
+                return Shard(**record)
+        note = f"cache: {path} is damaged and is made again"
+    damaged, remarks = [], []
+    images = _decode_images(task, damaged, remarks)
     if task.check_only:
         for _ in images:
             pass
-        return record
-    vectors = np.zeros((len(task.rows), model.FEATURES), np.float32)
-    for row, vector in _thread_engine(task)(images):
+        return Shard(count, damaged, remarks, note=note)
+    vectors = np.zeros((count, model.FEATURES), np.float32)
+    # One thread at a time: the first builds for all what takes seconds.
+    with _building:
+        pass_images = _build_engine(task.engine, task.image_size, task.preprocessing, task.weights)
+    for row, vector in pass_images(images):
         vectors[row - task.rows.start] = vector
-    record = replace(record, sha256=hashlib.sha256(vectors).hexdigest())
-    path = task.record_path.with_name(ROWS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    task.directory.mkdir(parents=True, exist_ok=True)
+    rows_path.touch()
     # Not through a mapping, where a full disk would kill the process.
-    with open(path, "r+b") as file:
-        file.seek(task.rows.start * ROW_BYTES)
+    with open(rows_path, "r+b") as file:
+        file.seek(begin)
         file.write(vectors)
-    files.write_json(task.record_path, asdict(record))
-    return record
+    record = {"images": count, "damaged": damaged, "remarks": remarks}
+    files.write_json(path, record | {"sha256": hashlib.sha256(vectors).hexdigest()})
+    return Shard(**record, computed=count - len(damaged), note=note)
 
 
-def _decode_images(task: ShardTask, record: ShardRecord) -> Rows:
-    """Yield row and pixels of each whole image; add damaged ones and remarks to the record."""
+def _decode_images(task: ShardTask, damaged: list, remarks: list) -> Rows:
+    """Yield row and pixels of each whole image; add rows and texts to the two lists."""
     images = task.source.read(range(len(task.rows)))
     for row, name, digest, image in zip(task.rows, task.names, task.digests, images, strict=True):
         if data.digest(image) != digest:
             reason = f" ({image})" if isinstance(image, OSError) else ""
             change = f"changed or vanished while it was being used{reason}"
-            raise data.DataError(f"{name} {change}; start again")
+            raise Refusal(f"{name} {change}; start again")
         try:
             pixels, remark = data.decode_with_remarks(image)
         except data.DamagedImage as error:
-            record.damaged.append((row, str(error)))
+            damaged.append((row, str(error)))
             continue
         if remark:
-            record.remarks.append((row, remark))
+            remarks.append((row, remark))
         yield row, pixels
 
 
 _building = threading.Lock()
-_litert_graphs = functools.cache(model.litert_graphs)
-
-
-def _thread_engine(task: ShardTask) -> Engine:
-    """Return the engine of this thread, built at its first call."""
-    recipe = task.image_size, task.preprocessing, task.weights
-    # One thread at a time: the first makes for all what takes seconds.
-    with _building:
-        if task.engine.startswith("litert"):
-            return _litert_engine(*recipe, threading.get_ident())
-        return _keras_engine(*recipe)
 
 
 @functools.cache
-def _litert_engine(image_size: int, preprocessing: str, weights: str, thread: int) -> Engine:
-    """Return an engine for one core."""
-    prepare, backbone = map(litert.Graph, _litert_graphs(image_size, preprocessing, weights))
-
-    def pass_images(images: Rows) -> Rows:
-        for row, image in images:
-            yield row, backbone.run(prepare.run(image[None]))[0].copy()
-
-    return pass_images
-
-
-@functools.cache
-def _keras_engine(image_size: int, preprocessing: str, weights: str) -> Engine:
-    """Return an engine that all threads share."""
+def _build_engine(kind: str, image_size: int, preprocessing: str, weights: str) -> Engine:
+    """Return what passes images in any thread."""
     prepare = model.preprocessing(image_size, preprocessing)
     backbone = model.backbone(image_size, weights)
+    if kind.startswith("litert"):
+        # Two graphs: an image of another size makes only the small first one allocate again.
+        graphs, local = [model.convert(prepare), model.convert(backbone)], threading.local()
+
+        def pass_images(images: Rows) -> Rows:
+            if not hasattr(local, "graphs"):
+                local.graphs = [litert.Graph(content) for content in graphs]
+            first, second = local.graphs
+            for row, image in images:
+                yield row, second.run(first.run(image[None]))[0].copy()
+
+        return pass_images
+
     run = tf.function(lambda pixels: backbone(pixels, training=False), reduce_retracing=True)
 
-    def pass_images(images: Rows) -> Rows:
+    def pass_batches(images: Rows) -> Rows:
         prepared = ((row, prepare(image[None])) for row, image in images)
         while batch := list(itertools.islice(prepared, KERAS_BATCH)):
             rows, pixels = zip(*batch, strict=True)
             yield from zip(rows, run(tf.concat(pixels, 0)).numpy(), strict=True)
 
-    return pass_images
+    return pass_batches

@@ -20,26 +20,22 @@ IMAGENET_SHA256 = "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b7954408
 WAY_ON = "--weights takes imagenet, random or a file"
 
 
-class WeightsError(Refusal):
-    """The backbone's weights cannot be used; the message says what, where, and what to do."""
-
-
 def weights_key(weights: str) -> str:
-    """Return what identifies weights: the file's sha256, or `random`; raises WeightsError."""
+    """Return what identifies weights: the file's sha256, or `random`; raises Refusal."""
     if weights == "random":
         return weights
     path = IMAGENET if weights == "imagenet" else Path(weights)
     try:
         return files.hash_file(path)
     except OSError as error:
-        raise WeightsError(f"{path}: {error.strerror}; {WAY_ON}") from None
+        raise Refusal(f"{path}: {error.strerror}; {WAY_ON}") from None
 
 
 def backbone(image_size: int, weights: str = "imagenet") -> keras.Model:
     """Return the frozen MobileNetV2 without its top: float32 (N, S, S, 3) -> (N, 1280).
 
     `weights` is `imagenet`, whose sha256 is verified, `random`, or a `.weights.h5` file of the same
-    architecture. Raises WeightsError.
+    architecture. Raises Refusal.
     """
     if weights == "random":
         keras.utils.set_random_seed(0)
@@ -58,13 +54,13 @@ def backbone(image_size: int, weights: str = "imagenet") -> keras.Model:
     # Keras raises ValueError and its own warnings, h5py OSError, KeyError, RuntimeError and more.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path} does not fit MobileNetV2 ({reason}); {WAY_ON}") from error
+        raise Refusal(f"{path} does not fit MobileNetV2 ({reason}); {WAY_ON}") from error
     arrays = base.get_weights()
     if not all(np.isfinite(array).all() for array in arrays):
-        raise WeightsError(f"{path} holds values that are not finite; restore the file")
+        raise Refusal(f"{path} holds values that are not finite; restore the file")
     found = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
     if weights == "imagenet" and found != IMAGENET_SHA256:
-        raise WeightsError(f"{path} is not the project's file (sha256 {found}); restore it")
+        raise Refusal(f"{path} is not the project's file (sha256 {found}); restore it")
     return base
 
 
@@ -98,7 +94,7 @@ def join_model(
 ) -> keras.Model:
     """Return preprocessing, backbone and head in one: uint8 (N, H, W, 3) -> float32 (N, classes).
 
-    The kernel is (1280, classes); the outputs are probabilities. Raises WeightsError.
+    The kernel is (1280, classes); the outputs are probabilities. Raises Refusal.
     """
     head = keras.layers.Dense(len(bias), activation="softmax", name="probabilities")
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
@@ -112,26 +108,13 @@ def join_model(
     return model
 
 
-def litert_graphs(image_size: int, kind: str, weights: str) -> tuple[bytes, bytes]:
-    """Return preprocessing and backbone as LiteRT flatbuffers, each for one image at a time.
-
-    They are two, so that an image of another size makes only the small first one allocate its
-    tensors again. Raises WeightsError.
-    """
-    first, second = preprocessing(image_size, kind), backbone(image_size, weights)
-    return _convert(first, None, tf.uint8), _convert(second, image_size, tf.float32)
-
-
-def convert_whole(whole: keras.Model) -> bytes:
-    """Return what join_model made as one LiteRT flatbuffer, for one image at a time of any size."""
-    return _convert(whole, None, tf.uint8)
-
-
-def _convert(part: keras.Model, size: int | None, dtype: tf.DType) -> bytes:
+def convert(part: keras.Model) -> bytes:
+    """Return a model of images as a LiteRT flatbuffer, for one image at a time."""
     kinds = part.trainable_variables, part.non_trainable_variables
     weights = [[variable.numpy() for variable in kind] for kind in kinds]
     function = tf.function(lambda x: part.stateless_call(*weights, x, training=False)[0])
-    traced = function.get_concrete_function(tf.TensorSpec((1, size, size, 3), dtype))
+    shape, dtype = part.inputs[0].shape[1:], part.inputs[0].dtype
+    traced = function.get_concrete_function(tf.TensorSpec((1, *shape), dtype))
     # The weights are constants already. TensorFlow 2's converter would look for variables, which
     # takes longer than the conversion and gives the same numbers.
     graph = traced.graph.as_graph_def()

@@ -5,6 +5,7 @@ python predict.py best.tflite photos/ --json        # one JSON object a line
 """
 
 import json
+import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -41,10 +42,9 @@ def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray
 
 def find_images(path: str) -> list[str]:
     """Return the images in a folder as training finds them, or a file; raises cli.Refusal."""
-    images = []
-    for folder in sources.scan(path):
-        # A file, or a folder that cannot be read: reading it as an image tells why.
-        images += [folder.path] if folder.error else folder.images
+    if not os.path.isdir(path):
+        return [path]
+    images = [image for folder in sources.scan(path) for image in folder.images]
     if not images:
         raise cli.Refusal(f"{path}: no {' '.join(sources.EXTENSIONS)} in this folder")
     return images

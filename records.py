@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 
-from sources import DataError, Entry, FileParts, Listing, Source, digest, one_line, problem_list
+from cli import Refusal
+from sources import Entry, FileParts, Listing, Source, digest, one_line, problem_list
 from tensorflow_setup import tf
 
 # The keys that TensorFlow's own image data sets use.
@@ -22,7 +23,7 @@ KEYS, TEXT_KEY = ("image/encoded", "image/class/label"), "image/class/text"
 
 
 def list_files(train: str, test: str) -> Listing:
-    """Return what is in the TFRecord files that two globs match; raises DataError.
+    """Return what is in the TFRecord files that two globs match; raises Refusal.
 
     The classes are the integers that occur as labels, named by TEXT_KEY if it tells names.
     """
@@ -30,7 +31,7 @@ def list_files(train: str, test: str) -> Listing:
     for flag, pattern, validation in (("--train", train, False), ("--test", test, True)):
         paths = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
         if not paths:
-            raise DataError(f"{flag} {pattern!r} matches no file")
+            raise Refusal(f"{flag} {pattern!r} matches no file")
         files += [(path, validation) for path in paths]
     name = os.path.basename(os.path.dirname(os.path.abspath(train)))
     return _list_records(one_line(name), files, *KEYS)
@@ -69,7 +70,7 @@ def _list_records(
         elif number < 0:
             notes.append(f"{title} is empty")
     if problems:
-        raise DataError(problem_list(name, problems))
+        raise Refusal(problem_list(name, problems))
     return Listing(name, FileParts(places), entries, classes or _class_names(texts), notes)
 
 
@@ -105,7 +106,7 @@ class Tfds(Source):
         return (example[self.image_key] for example in self.examples(rows))
 
     def examples(self, rows: Iterable[int]) -> Iterator[dict]:
-        """Yield some rows with everything in them, images encoded; raises DataError."""
+        """Yield some rows with everything in them, images encoded; raises Refusal."""
         try:
             builder = tfds.builder_from_directory(self.data_dir)
             data = builder.as_data_source(decoders={self.image_key: tfds.decode.SkipDecoding()})
@@ -115,11 +116,11 @@ class Tfds(Source):
         except (ImportError, OSError, RuntimeError) as error:
             reason = f"{one_line(self.data_dir)} cannot be read: {_first_line(error)}"
             advice = "install what is missing, or remove that folder to prepare it anew"
-            raise DataError(f"{reason}; {advice}") from error
+            raise Refusal(f"{reason}; {advice}") from error
 
 
 def list_tfds(source: str) -> Listing:
-    """Return what is in `tfds:NAME`, which is prepared if it is not yet; raises DataError.
+    """Return what is in `tfds:NAME`, which is prepared if it is not yet; raises Refusal.
 
     Label i is the data set's own label i, with its own name, whether it has images or not.
     """
@@ -130,7 +131,7 @@ def list_tfds(source: str) -> Listing:
     label_key = _only_key(builder.info, tfds.features.ClassLabel)
     if not (image_key and label_key and "train" in splits):
         have = f"it has the features {', '.join(features)} and the splits {', '.join(splits)}"
-        raise DataError(f"tfds:{name} needs one image, one class label and a train split; {have}")
+        raise Refusal(f"tfds:{name} needs one image, one class label and a train split; {have}")
     other = next((split for split in ("validation", "val", "test") if split in splits), None)
     sides = {"train": False, other: True} if other else {"train": None}
     classes = dict(enumerate(map(one_line, features[label_key].names)))
@@ -143,7 +144,7 @@ def list_tfds(source: str) -> Listing:
         (split, number), label = places[row], int(example[label_key])
         title = f"tfds:{name} {split} example {number}"
         if label not in classes:
-            raise DataError(f"{title} has no label; use another data set")
+            raise Refusal(f"{title} has no label; use another data set")
         entries.append(Entry(title, label, digest(example[image_key]), sides[split]))
     return Listing(name, stored, entries, classes, [])
 
@@ -170,7 +171,7 @@ def _prepare(name: str) -> tfds.core.DatasetBuilder:
     except Exception as error:
         reason = f"{absent} and cannot be prepared: {_first_line(error)}"
         advice = "check the name, go online, or set TFDS_DATA_DIR to the folder that holds it"
-        raise DataError(f"{reason}; {advice}") from error
+        raise Refusal(f"{reason}; {advice}") from error
     return builder
 
 

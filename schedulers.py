@@ -3,17 +3,17 @@
     python schedulers.py                          # the rates of every epoch, side by side
     python schedulers.py exp_warmup mine.py:own   # these
 
-`epoch` counts from 0; `lr` is the previous epoch's rate, in epoch 0 the initial rate. Only
-the standard library is imported, so a typo is told before TensorFlow is loaded.
+`epoch` counts from 0; `lr` is the previous epoch's rate, in epoch 0 the initial rate. TensorFlow is
+not imported, so a typo is told at once.
 """
 
 import functools
-import importlib.util
 import inspect
 import itertools
 import math
 import numbers
 import re
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +28,6 @@ DROP_FACTOR = 0.1  # what `linear` and `linear_warmup` multiply by
 WARMUP_EPOCHS = 10  # the peak is reached in epoch 10, the eleventh
 OWN_EPOCHS = 50  # epochs of a user's schedule, as of the report's runs 2 and 3
 LARGEST = 2.0**128 * (1 - 2.0**-24)  # the largest float32; the optimizer's rate is one
-
-
-class ScheduleError(cli.Refusal):
-    """A schedule cannot be used; the message says which one, in which epoch, and why."""
 
 
 def warmup(epoch: int, peak_lr: float) -> float:
@@ -67,10 +63,7 @@ def exp_warmup(epoch: int, lr: float, *, peak_lr: float = PEAK_LR) -> float:
 def linear_warmup(
     epoch: int, lr: float, *, peak_lr: float = PEAK_LR, drop_factor: float = DROP_FACTOR
 ) -> float:
-    """Warm-up, then step decrease (report, run 4): `lr * drop_factor` in epochs 40 and 60.
-
-    The first rate is 0.
-    """
+    """Warm-up, then step decrease (report, run 4): `lr * drop_factor` in epochs 40 and 60."""
     if epoch <= WARMUP_EPOCHS:
         return warmup(epoch, peak_lr)
     return lr * drop_factor if epoch in (40, 60) else lr
@@ -81,7 +74,7 @@ def constant(epoch: int, lr: float) -> float:
     return lr
 
 
-# name -> (schedule, its epochs, in the report if it is there): the only list of schedules.
+# name -> (schedule, its epochs): the only list of schedules.
 SCHEDULES: dict[str, tuple[Callable, int]] = {
     "exp": (exp, 60),
     "linear": (linear, 50),
@@ -97,75 +90,63 @@ NAMES_HELP = f"one or more of: {' '.join(SCHEDULES)}; or all, or FILE.py:FUNCTIO
 def find_schedule(name: str, **parameters: float) -> tuple[str, Schedule, int]:
     """Return label, schedule and default epochs of a registered name or of `FILE.py:FUNCTION`.
 
-    `parameters` (peak_lr, drop_factor) go to registered schedules that take them; the label is a
-    valid folder name. Raises ScheduleError where the name or the file is wrong; what a
-    user's file raises is not caught.
+    The label is a valid folder name; registered schedules are given the parameters that they take.
     """
     if name in SCHEDULES:
         schedule, epochs = SCHEDULES[name]
-        read = inspect.signature(schedule).parameters
-        bound = {key: value for key, value in parameters.items() if key in read}
-        return name, functools.partial(schedule, **bound), epochs
-    path, colon, function = name.rpartition(":")
-    if not colon or not path.endswith(".py"):
+        taken = parameters.keys() & inspect.signature(schedule).parameters
+        return name, functools.partial(schedule, **{key: parameters[key] for key in taken}), epochs
+    path, _, function = name.rpartition(":")
+    if not path.endswith(".py"):
         choices = f"{', '.join(SCHEDULES)}, all, or FILE.py:FUNCTION"
-        raise ScheduleError(f"unknown schedule {name!r}; choose from {choices}")
+        raise cli.Refusal(f"unknown schedule {name!r}; choose from {choices}")
     if not Path(path).is_file():
-        raise ScheduleError(f"{path}: no such file; --schedule wants FILE.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(f"own_schedule_{Path(path).stem}", path)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # for dataclasses in it
+        raise cli.Refusal(f"{path}: no such file; --schedule wants FILE.py:FUNCTION")
     sys.path.append(str(Path(path).parent))  # The file may import its neighbours.
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, function, None)):
-        raise ScheduleError(f"{path} has no function {function!r}")
+    schedule = runpy.run_path(path).get(function)
+    if not callable(schedule):
+        raise cli.Refusal(f"{path} has no function {function!r}")
     label = re.sub(r"[^\w.-]", "_", f"{Path(path).stem}.{function}").lstrip(".-")
-    return label, getattr(module, function), OWN_EPOCHS
+    return label, schedule, OWN_EPOCHS
 
 
 def unroll(schedule: Schedule, epochs: int, lr: float, name: str) -> list[float]:
     """Return `epochs` rates, float64, each computed from the last, starting from `lr`.
 
-    Raises ScheduleError, with the epoch and the value, for a schedule that returns anything but a
-    number from 0 to LARGEST; what the schedule itself raises is not caught.
+    Raises cli.Refusal for anything but a number from 0 to LARGEST.
     """
     rates = []
     for epoch in range(epochs):
         rate = schedule(epoch, lr)
-        lr = float(rate) if isinstance(rate, numbers.Real) and not isinstance(rate, bool) else -1.0
-        if not 0 <= lr <= LARGEST:
+        if not (isinstance(rate, numbers.Real) and 0 <= rate <= LARGEST):
             wanted = "a finite number >= 0 that float32 holds"
-            raise ScheduleError(f"{name} must return {wanted}; epoch {epoch} returned {rate!r}")
+            raise cli.Refusal(f"{name} must return {wanted}; epoch {epoch} returned {rate!r}")
+        lr = float(rate)
         rates.append(lr)
     return rates
 
 
 def unroll_all(
-    names: list[str],
-    epochs: int | None = None,
-    equal: bool = False,
-    lr: float = LR,
-    **parameters: float,
+    names: list[str], epochs: int | None = None, equal: bool = False, lr: float = LR, **parameters
 ) -> dict[str, list[float]]:
     """Return `{label: rates}` of the chosen schedules, `all` for the report's four.
 
-    `epochs` None: each schedule's own, or, to be equal, the largest of them. Raises ScheduleError,
-    also for a name that comes twice. Functions of one name in files of one name get other labels.
+    `epochs` None: each schedule's own, or, to be `equal`, the largest of them. Raises cli.Refusal
+    also for a name that comes twice; what a user's file raises is not caught.
     """
-    names = list(itertools.chain(*(ALL if name == "all" else [name] for name in names)))
-    found: dict[str, tuple[Schedule, int]] = {}
+    names = [name for given in names for name in (ALL if given == "all" else [given])]
+    schedules: dict[str, list] = {}
     for name in names:
         if names.count(name) > 1:
-            raise ScheduleError(f"--schedule names {name} twice")
+            raise cli.Refusal(f"--schedule names {name} twice")
         label, *schedule = find_schedule(name, **parameters)
-        while label in found:
-            label += "-2"
-        found[label] = schedule
+        while label in schedules:
+            label += "-2"  # a function of one name in another file of one name
+        schedules[label] = schedule
     if equal:
-        epochs = epochs or max(own for _, own in found.values())
-    return {
-        label: unroll(schedule, epochs or own, lr, label)
-        for label, (schedule, own) in found.items()
-    }
+        epochs = epochs or max(own for _, own in schedules.values())
+    tables = schedules.items()
+    return {label: unroll(schedule, epochs or own, lr, label) for label, (schedule, own) in tables}
 
 
 def scale_to_peak(rates: list[float], peak: float) -> list[float]:
@@ -174,21 +155,15 @@ def scale_to_peak(rates: list[float], peak: float) -> list[float]:
     return [rate / largest * peak for rate in rates]
 
 
-def preview(tables: dict[str, list[float]]) -> str:
-    """Return the rates of several schedules side by side."""
-    width = max(13, *map(len, tables)) + 2
-    lines = ["epoch" + "".join(f"{label:>{width}}" for label in tables)]
-    for epoch, rates in enumerate(itertools.zip_longest(*tables.values())):
-        cells = (" " * width if rate is None else f"{rate:{width}.4e}" for rate in rates)
-        lines.append(f"{epoch:5}{''.join(cells)}".rstrip())
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
     cli.set_up_streams()
     parser = cli.Parser("schedulers.py", __doc__)
     parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help=NAMES_HELP)
     try:
-        print(preview(unroll_all(parser.parse_args().names)))
-    except ScheduleError as refusal:
+        tables = unroll_all(parser.parse_args().names)
+    except cli.Refusal as refusal:
         parser.error(str(refusal))
+    columns = [[label, *(f"{rate:.4e}" for rate in rates)] for label, rates in tables.items()]
+    width = max(13, *map(len, tables)) + 2
+    for row, cells in enumerate(itertools.zip_longest(*columns, fillvalue="")):
+        print(f"{row - 1 if row else 'epoch':>5}", *(f"{cell:>{width}}" for cell in cells), sep="")

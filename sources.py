@@ -30,10 +30,6 @@ SPLITS = {
 }
 
 
-class DataError(Refusal):
-    """The data cannot be used as they are; the message says what, where, and what to do."""
-
-
 @dataclass(frozen=True)
 class Source:
     """Where encoded images can be read again; picklable. Here the places are the images."""
@@ -140,7 +136,7 @@ class Folder:
 def scan(root: str, left_out: Sequence[str] = ()) -> list[Folder]:
     """Return a folder and all below it, without hidden ones and those in `left_out`.
 
-    Raises DataError that names all folders that cannot be read.
+    Raises Refusal that names all folders that cannot be read.
     """
     folders, errors = [], []
     absent = set(map(os.path.realpath, left_out))
@@ -158,7 +154,7 @@ def scan(root: str, left_out: Sequence[str] = ()) -> list[Folder]:
         folders.append(Folder(path, Path(path).relative_to(root).parts, images, others))
     if errors:
         problems = [f"{one_line(e.filename)} cannot be read: {e.strerror}" for e in errors]
-        raise DataError(problem_list(one_line(root), problems))
+        raise Refusal(problem_list(one_line(root), problems))
     return folders
 
 
@@ -167,13 +163,13 @@ def _visible(names: list[str]) -> list[str]:
 
 
 def list_folder(root: str, left_out: Sequence[str] = ()) -> Listing:
-    """Return the images of CLASS/*, or of train/CLASS/* and validation/CLASS/*; raises DataError.
+    """Return the images of CLASS/*, or of train/CLASS/* and validation/CLASS/*; raises Refusal.
 
     There may be folders around these. All else is noted; folders in `left_out` count as absent.
     """
     if not os.path.isdir(root):
         advice = "no such folder; --data takes digits, tfds:NAME or a folder"
-        raise DataError(f"{one_line(root)}: {advice}")
+        raise Refusal(f"{one_line(root)}: {advice}")
     folders = scan(root, left_out)
     sides = _find_sides({folder.parts: len(folder.images) for folder in folders if folder.images})
     # The first folder is the root.
@@ -186,7 +182,7 @@ def list_folder(root: str, left_out: Sequence[str] = ()) -> Listing:
     if not sides:
         found = f"images are not in class folders: {unused}" if unused else "no images"
         needed = f"needed are CLASS/* or train/CLASS/* with {' '.join(EXTENSIONS)}"
-        raise DataError(f"{one_line(root)}: {'; '.join([found, *notes, needed])}")
+        raise Refusal(f"{one_line(root)}: {'; '.join([found, *notes, needed])}")
     if unused or any(len(side) > 1 for side in sides):
         used = " and ".join(one_line(os.path.join(root, *side)) for side in sides)
         beside = f"; not in them, so not used: {unused}" if unused else ""

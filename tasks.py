@@ -10,13 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wa
 from pathlib import Path
 from typing import Any
 
-from cli import Refusal
-
 AHEAD = 3  # tasks a core that are submitted before their turn; more would only fill memory
-
-
-class ExecutorError(Refusal):
-    """Tasks cannot run where they should; the message says where, why, and what to do."""
 
 
 class Threads(ThreadPoolExecutor):

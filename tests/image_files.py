@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import data
+from cli import Refusal
 
 
 def encode(image, kind="PNG", **options):
@@ -44,7 +45,7 @@ def classes(*counts, prefix="", names="abcdefgh"):
 
 def refusal(*arguments, **options):
     """Return the message with which data.load refuses."""
-    with pytest.raises(data.DataError) as caught:
+    with pytest.raises(Refusal) as caught:
         data.load(*map(str, arguments), **options)
     message = str(caught.value)
     assert message.replace("\n", "").isprintable(), message

@@ -12,6 +12,7 @@ import pytest
 from image_files import classes, picture, read_all, refusal, write
 
 import data
+from cli import Refusal
 
 
 def sides(dataset):
@@ -85,7 +86,7 @@ def test_leaving_images_out_keeps_the_rest_and_both_sides_of_each_class(tmp_path
     assert min(smaller.counts()["b"]) >= 1
     large = dataset.validation[1:40]
     np.testing.assert_array_equal(smaller.validation[smaller.labels == 0], large)
-    with pytest.raises(data.DataError, match="class b needs training and validation images"):
+    with pytest.raises(Refusal, match="class b needs training and validation images"):
         dataset.without({40, 41, 42})
 
 
@@ -97,7 +98,7 @@ def test_the_users_own_split_is_never_changed_and_imbalance_is_noted(tmp_path):
     np.testing.assert_array_equal(smaller.validation, dataset.validation[1:])
     (tmp_path / "train/a/0.png").unlink()
     assert data.load(str(tmp_path)).notes == []
-    with pytest.raises(data.DataError, match="and has 2 and 0"):
+    with pytest.raises(Refusal, match="and has 2 and 0"):
         dataset.without(dataset.rows[-1:])
 
 

@@ -15,6 +15,7 @@ import data
 import features
 import model
 import tasks
+from cli import Refusal
 
 SIZE = 32
 build_once = functools.cache(model.backbone)
@@ -37,7 +38,8 @@ def extract(dataset, cache, kind="scale", skip=False, threads=2, pool=ThreadPool
 
 
 def values(found):
-    return np.array(features.map_features(found.directory, found.shape))
+    labels = np.zeros(found.shape[0], np.int32)
+    return np.array(features.Samples(found.directory, labels, 1, labels, labels).map())
 
 
 @pytest.mark.parametrize("kind", ["scale", "standardize"])
@@ -111,7 +113,7 @@ def test_damaged_images_are_all_named_or_left_out(tmp_path, monkeypatch):
     damaged = [dataset.names.index(str(folder / path)) for path in ("disc/1.png", "stripes/7.png")]
     # The second start finds in the cache what the first has passed before it found the damage.
     for _ in range(2):
-        with pytest.raises(data.DataError, match=r"2 damaged images.*\n.*1\.png.*\n.*7\.png"):
+        with pytest.raises(Refusal, match=r"2 damaged images.*\n.*1\.png.*\n.*7\.png"):
             extract(dataset, tmp_path / "cache", threads=1)
         assert len(list(tmp_path.rglob("shard-*.json"))) < 12
     for _ in range(2):
@@ -124,7 +126,7 @@ def test_damaged_images_are_all_named_or_left_out(tmp_path, monkeypatch):
 def test_an_image_that_changes_after_loading_is_named(tmp_path):
     dataset = data.load(str(write_images(tmp_path / "patterns")))
     Path(dataset.names[3]).write_bytes(Path(dataset.names[4]).read_bytes())
-    with pytest.raises(data.DataError, match=r"3\.png changed or vanished.*start again"):
+    with pytest.raises(Refusal, match=r"3\.png changed or vanished.*start again"):
         extract(dataset, tmp_path / "cache")
 
 
@@ -133,7 +135,7 @@ def test_a_full_disk_is_told_and_what_was_written_counts(dataset, tmp_path):
     _, limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (13 * features.ROW_BYTES, limit))
     try:
-        with pytest.raises(features.CacheError, match=r"^.*: File too large; see --cache-dir$"):
+        with pytest.raises(Refusal, match=r"^.*: File too large; see --cache-dir$"):
             extract(dataset, tmp_path, threads=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import model
+from cli import Refusal
 from tensorflow_setup import keras, tf
 
 
@@ -28,7 +29,7 @@ def test_changed_weights_are_refused(tmp_path, monkeypatch, change, reason):
     backbone.weights[0].assign_add(np.full(backbone.weights[0].shape, change))
     backbone.save_weights(tmp_path / "changed.weights.h5")
     monkeypatch.setattr(model, "IMAGENET", tmp_path / "changed.weights.h5")
-    with pytest.raises(model.WeightsError, match=rf"changed\.weights\.h5 .*{reason}.*; restore"):
+    with pytest.raises(Refusal, match=rf"changed\.weights\.h5 .*{reason}.*; restore"):
         model.backbone(32)
 
 
@@ -39,7 +40,7 @@ def test_a_file_without_the_backbones_weights_is_refused(tmp_path, content):
         keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(path)
     else:
         path.write_bytes(content)
-    with pytest.raises(model.WeightsError, match=r"own\.weights\.h5 does not.*--weights.*\Z"):
+    with pytest.raises(Refusal, match=r"own\.weights\.h5 does not.*--weights.*\Z"):
         model.backbone(32, str(path))
 
 

@@ -45,19 +45,20 @@ def test_what_cannot_be_read_is_named_and_the_others_are_answered(
 
     def deny(path, scandir=os.scandir):
         if path.endswith("stripes"):
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", deny)
     monkeypatch.chdir(tmp_path)
-    paths = "images/disc", "images/stripes", "gone.jpg", "images/disc/0.png"
+    assert predict.main([f"{whole}/model.tflite", "images"]) == 2
+    assert "images/stripes cannot be read: Permission denied" in capsys.readouterr().err
+    paths = "images/disc", "gone.jpg", "images/disc/0.png"
     assert predict.main([f"{whole}/model.tflite", *paths]) == 1
     told = capsys.readouterr()
     answered = [line.partition(": ")[0] for line in told.out.splitlines()]
     assert answered == [f"images/disc/{number}.png" for number in (0, 1, 2, 4, 5, 6, 7, 0)]
-    image, folder, gone = told.err.splitlines()
+    image, gone = told.err.splitlines()
     assert image.startswith("predict.py: images/disc/3.png: damaged")
-    assert folder.startswith("predict.py: images/stripes: cannot be read: ")
     assert gone == "predict.py: gone.jpg: cannot be read: No such file or directory"
 
 

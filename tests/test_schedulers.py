@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import schedulers
-from schedulers import SCHEDULES, ScheduleError, find_schedule, preview, unroll, unroll_all
+from cli import Refusal
+from schedulers import SCHEDULES, find_schedule, unroll, unroll_all
 
 # Around every epoch in which some schedule changes its rule. Each of them, and the last epoch of
 # each run, needs a golden row.
@@ -155,7 +156,7 @@ def test_a_schedule_sees_the_epoch_and_the_rate_of_the_epoch_before():
     "value", [math.nan, math.inf, -1e-9, 3.5e38, None, "4e-5", True, 1j, np.float32("nan")]
 )
 def test_a_value_that_cannot_be_a_rate_is_refused_with_name_epoch_and_value(value):
-    with pytest.raises(ScheduleError) as refused:
+    with pytest.raises(Refusal) as refused:
         unroll(lambda epoch, lr: lr if epoch < 3 else value, 5, 4e-5, "mine.f")
     wanted = "mine.f must return a finite number >= 0 that float32 holds"
     assert str(refused.value) == f"{wanted}; epoch 3 returned {value!r}"
@@ -194,7 +195,7 @@ def test_names_that_lead_nowhere_are_refused(own, tmp_path):
         f"{file}:g": "mine.py has no function 'g'",
         f"{file}:number": "mine.py has no function 'number'",
     }.items():
-        with pytest.raises(ScheduleError) as refused:
+        with pytest.raises(Refusal) as refused:
             find_schedule(name)
         assert message in str(refused.value)
 
@@ -208,7 +209,7 @@ def test_what_a_users_file_raises_keeps_its_traceback(own):
 
 def test_all_is_the_reports_four_and_a_schedule_named_twice_is_refused():
     assert list(unroll_all(["all"])) == ["exp", "linear", "exp_warmup", "linear_warmup"]
-    with pytest.raises(ScheduleError, match="--schedule names exp twice"):
+    with pytest.raises(Refusal, match="--schedule names exp twice"):
         unroll_all(["all", "exp"])
 
 
@@ -222,14 +223,6 @@ def test_files_of_one_name_have_labels_of_their_own_and_may_import_their_neighbo
 
 
 # ---- preview ----
-
-
-def test_preview_lines_up_long_labels_and_leaves_ended_runs_blank():
-    assert preview({"a_rather_long_label": [1.0], "b": [1.0, 4.0]}).splitlines() == [
-        "epoch  a_rather_long_label                    b",
-        "    0           1.0000e+00           1.0000e+00",
-        "    1                                4.0000e+00",
-    ]
 
 
 def test_the_command_prints_the_four_columns_or_the_chosen_ones(own):
