@@ -35,7 +35,7 @@ from tensorflow_setup import tf
 FORMAT = 5  # raise it when what is stored, or how it is computed, changes
 SHARD = 256  # rows; at the end a core waits for another's last shard, about a second
 # A task is a millisecond of work for Ray's driver, so it takes several shards of a large data set.
-SHARDS_A_TASK = 16  # at most
+SHARDS_A_TASK = 32  # at most
 TASKS_A_WORKER = 50  # at least; with fewer, workers would wait long for the last ones
 KERAS_BATCH = 64  # images that Keras passes at once; LiteRT is fastest with one
 ROWS, ROW_BYTES = "features.f32", 4 * model.FEATURES
