@@ -14,6 +14,7 @@ import model
 from cli import Refusal
 from intervals import Ranking
 from results import EXPORTS, HEAD, Experiment, read_arrays, run_directory
+from tensorflow_setup import keras
 
 
 def require_free(path: Path) -> None:
@@ -46,21 +47,27 @@ def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
     for path in paths:
         # Named after the experiment, so that a resume overwrites what a killed process left.
         temporary = path.with_name(f".{experiment.directory.absolute().name}.{path.name}")
-        if not path.exists():
-            if path.suffix == ".keras":
-                whole.save(temporary)
-            else:
-                temporary.write_bytes(model.convert(whole))
-            # As in TensorFlow Lite's metadata, the archive is appended to the flatbuffer.
-            with zipfile.ZipFile(temporary, "a") as archive:
-                archive.writestr("labels.txt", "\n".join(experiment.config.data.class_names))
-            # Recorded before the file has its name, so that a resume knows it as its own.
-            hashes[str(path)] = files.hash_file(temporary)
-            files.write_json(record, hashes)
-            # Unlike a renamed file, a link never replaces what another process wrote meanwhile.
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)
-        temporary.unlink(missing_ok=True)
+        # Unlike a renamed file, a link never replaces what another process wrote meanwhile.
+        with contextlib.suppress(FileExistsError):
+            try:
+                if not path.exists():
+                    _write(temporary, whole, experiment.config.data.class_names)
+                    # Recorded before the file has its name, so that a resume knows it as its own.
+                    hashes[str(path)] = files.hash_file(temporary)
+                    files.write_json(record, hashes)
+                    os.link(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
         if hashes.get(str(path)) != files.hash_file(path):
             raise Refusal(f"--export {path} exists and is not this experiment's; move it away")
         print(f"model of {label} seed {seed}: {path}")
+
+
+def _write(path: Path, whole: keras.Model, class_names: list[str]) -> None:
+    if path.suffix == ".keras":
+        whole.save(path)
+    else:
+        path.write_bytes(model.convert(whole))
+    # As in TensorFlow Lite's metadata, the archive is appended to the flatbuffer.
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "\n".join(class_names))

@@ -29,12 +29,12 @@ import files
 import litert
 import model
 import tasks
-from cli import Refusal
+from cli import Refusal, describe
 from tensorflow_setup import tf
 
 FORMAT = 5  # raise it when what is stored, or how it is computed, changes
 SHARD = 256  # rows; at the end a core waits for another's last shard, about a second
-# A task is a millisecond of work for Ray's driver, so it takes several shards of a large data set.
+# Each task costs Ray's driver milliseconds, so of a large data set it takes several shards.
 SHARDS_A_TASK = 32  # at most
 TASKS_A_WORKER = 50  # at least; with fewer, workers would wait long for the last ones
 KERAS_BATCH = 64  # images that Keras passes at once; LiteRT is fastest with one
@@ -49,7 +49,6 @@ class Features:
     """Where the features of all N images of a data set are."""
 
     directory: Path
-    shape: tuple[int, int]  # (N, 1280)
     damaged: dict[int, str]  # row -> reason; the features of these rows are zeros
     remarks: dict[int, str]  # row -> what the user should know of the image
     computed: int  # images passed now; the others came from the cache
@@ -143,9 +142,8 @@ def extract(
 ) -> Features:
     """Return the features of every image of a data set from which none is left out.
 
-    Once a damaged image is found and `skip_damaged` is false, the others are only decoded. Raises
-    Refusal that names damaged or changed images, Refusal, and
-    Refusal where the cache cannot be used.
+    Once a damaged image is found and `skip_damaged` is false, later tasks only decode theirs.
+    Raises Refusal where images are damaged or changed, or weights or cache cannot be used.
     """
     recipe, count = (image_size, preprocessing, weights), len(dataset.names)
     directory = Path(cache) / key(dataset, *recipe)
@@ -165,14 +163,13 @@ def extract(
                     remarks |= shard.remarks
                     computed += shard.computed
     except OSError as error:
-        where = error.filename or cache
-        raise Refusal(f"{where}: {error.strerror}; see --cache-dir") from None
+        raise Refusal(f"{describe(error, cache)}; see --cache-dir") from None
     finally:
         # Training needs the memory of the interpreters.
         _build_engine.cache_clear()
     if damaged and not skip_damaged:
         raise data.damaged_images(dataset, damaged)
-    return Features(directory, (count, model.FEATURES), damaged, remarks, computed)
+    return Features(directory, damaged, remarks, computed)
 
 
 def plan_tasks(whole: ShardTask, workers: int) -> Iterator[ShardTask]:
@@ -188,15 +185,13 @@ def provide_shards(task: ShardTask) -> list[Shard]:
 
 def _provide_shard(task: ShardTask) -> Shard:
     begin, count, note = task.rows.start * ROW_BYTES, len(task.rows), None
-    path, rows_path = (
-        task.directory / f"shard-{task.rows.start // SHARD:05}.json",
-        task.directory / ROWS,
-    )
+    rows_path = task.directory / ROWS
+    path = rows_path.with_name(f"shard-{task.rows.start // SHARD:05}.json")
     if path.exists():
         with contextlib.suppress(Refusal, OSError):
             record = files.read_json(path)
             content = np.fromfile(rows_path, np.uint8, count * ROW_BYTES, offset=begin)
-            if record.pop("sha256") == hashlib.sha256(content).hexdigest():
+            if record.pop("sha256", None) == hashlib.sha256(content).hexdigest():
                 return Shard(**record)
         note = f"cache: {path} is damaged and is made again"
     damaged, remarks = [], []

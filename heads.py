@@ -107,12 +107,10 @@ def drop_out(x: tf.Tensor, rate: float, seed: tf.Tensor, step: tf.Tensor) -> tf.
 class Trainer:
     """The variables and the traced graphs of a group of heads, used again for every seed."""
 
-    def __init__(self, task: HeadsTask):
+    def __init__(self, task: HeadsTask, heads: int):
         self.batch_size, self.dropout = task.batch_size, task.dropout
-        self.classes = task.samples.classes
-        unit = _fewest_heads(self.classes)
-        self.heads = math.ceil(len(task.rates) / unit) * unit
-        columns = self.heads * self.classes
+        self.heads, self.classes = heads, task.samples.classes
+        columns = heads * self.classes
         # On the CPU also where a GPU passes the images, so that numbers do not depend on it.
         with tf.device("/CPU:0"):
             features = task.samples.map().__dlpack__()
@@ -176,10 +174,11 @@ _thread = threading.local()  # A thread keeps its last trainer, because tracing 
 
 def find_trainer(task: HeadsTask) -> Trainer:
     """Return this thread's trainer for a task: the last one again if its task was alike."""
-    data = task.samples.directory, task.samples.labels.tobytes()
-    key = *data, len(task.rates), task.batch_size, task.dropout
+    samples, unit = task.samples, _fewest_heads(task.samples.classes)
+    heads = math.ceil(len(task.rates) / unit) * unit
+    key = samples.directory, samples.labels.tobytes(), heads, task.batch_size, task.dropout
     if getattr(_thread, "key", None) != key:
-        _thread.key, _thread.trainer = key, Trainer(task)
+        _thread.key, _thread.trainer = key, Trainer(task, heads)
     return _thread.trainer
 
 

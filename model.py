@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import files
-from cli import Refusal
+from cli import Refusal, describe
 from tensorflow_setup import keras, tf
 
 FEATURES = 1280  # numbers that MobileNetV2 gives for one image after pooling
@@ -28,7 +28,7 @@ def weights_key(weights: str) -> str:
     try:
         return files.hash_file(path)
     except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}; {WAY_ON}") from None
+        raise Refusal(f"{describe(error, path)}; {WAY_ON}") from None
 
 
 def backbone(image_size: int, weights: str = "imagenet") -> keras.Model:

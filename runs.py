@@ -18,26 +18,17 @@ from pathlib import Path
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.plugins.hparams import summary_v2 as hparams
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 import audit
 import events
 import files
 import heads
+import results
 import tasks
 from cli import Refusal
 from progress import Progress, TrainingBar
-from results import (
-    HEAD,
-    RESULT,
-    VALIDATION,
-    Conditions,
-    Config,
-    Result,
-    Run,
-    run_directory,
-    write_outputs,
-)
+from results import Conditions, Config, Result, Run
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ def _missing_rates(experiment: Path, config: Config, seed: int) -> dict[str, lis
         if rates is None:
             print(f"note: every head of {label} seed {seed} diverged, so it has no run")
             continue
-        if (run_directory(experiment, label, seed) / RESULT).exists():
+        if (results.run_directory(experiment, label, seed) / results.RESULT).exists():
             try:
                 audit.audit_run(experiment, config, label, seed, tuning)
                 continue
@@ -102,7 +93,7 @@ def train_runs(
     With `retries`, another attempt at these runs may still be writing.
     """
     start, attempts = time.time(), []
-    runs = {label: run_directory(experiment, label, task.seed) for label in task.rates}
+    runs = {label: results.run_directory(experiment, label, task.seed) for label in task.rates}
     directories = {label: _make_directory(run, retries) for label, run in runs.items()}
     curves = {label: {name: [] for name in events.CURVES} for label in runs}
 
@@ -118,8 +109,8 @@ def train_runs(
         curves[label]["rate"] = rates = task.rates[label]
         result = Result(label, task.seed, max(rates), conditions, **curves[label])
         _log_hyperparameters(directories[label], result, start)
-        np.savez(directories[label] / HEAD, kernel=head.kernel, bias=head.bias)
-        write_outputs(directories[label] / VALIDATION, head.outputs)
+        np.savez(directories[label] / results.HEAD, kernel=head.kernel, bias=head.bias)
+        results.write_outputs(directories[label] / results.VALIDATION, head.outputs)
         attempts.append(Attempt(directories[label], runs[label], result))
     return attempts
 
@@ -127,7 +118,7 @@ def train_runs(
 def _make_directory(run: Path, retries: bool) -> Path:
     """Make the empty directory to write a run to: its own, if nothing else can be there."""
     directory = run
-    if retries or (run / RESULT).exists():
+    if retries or (run / results.RESULT).exists():
         directory = run.with_name(f".{run.name}.{secrets.token_hex(4)}.new")
     shutil.rmtree(directory, ignore_errors=True)
     run.parent.mkdir(exist_ok=True)
@@ -140,6 +131,9 @@ def _make_directory(run: Path, retries: bool) -> Path:
 
 def _log_hyperparameters(directory: Path, result: Result, start: float) -> None:
     """Log what TensorBoard's HParams page shows of a finished run."""
+    # It imports TensorFlow, which tensorflow_setup.py must have set up before.
+    from tensorboard.plugins.hparams import api_pb2, summary
+
     values = {
         "schedule": result.schedule,
         "seed": result.seed,
@@ -152,14 +146,19 @@ def _log_hyperparameters(directory: Path, result: Result, start: float) -> None:
         "dropout": result.conditions.dropout,
     }
     run = f"{result.schedule}/seed-{result.seed}"
-    summary = hparams.hparams_pb(values, trial_id=run, start_time_secs=start)
-    events.append(directory, Event(wall_time=time.time(), summary=summary))
+    for content in (
+        summary.session_start_pb(values, group_name=run, start_time_secs=start),
+        summary.session_end_pb(api_pb2.STATUS_SUCCESS),
+    ):
+        # From TensorFlow's class of this message to TensorBoard's.
+        content = Summary.FromString(content.SerializeToString())
+        events.append(directory, Event(wall_time=time.time(), summary=content))
 
 
 def publish(attempt: Attempt) -> None:
     """Write the result of a run and put it where it belongs; only the driver may."""
     directory, run = attempt.directory, attempt.run
-    files.write_json(directory / RESULT, asdict(attempt.result))
+    files.write_json(directory / results.RESULT, asdict(attempt.result))
     if directory != run:
         old = run.with_name(f".{run.name}.old")
         if run.exists():

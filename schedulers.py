@@ -118,7 +118,8 @@ def unroll(schedule: Schedule, epochs: int, lr: float, name: str) -> list[float]
     rates = []
     for epoch in range(epochs):
         rate = schedule(epoch, lr)
-        if not (isinstance(rate, numbers.Real) and 0 <= rate <= LARGEST):
+        is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+        if not (is_number and 0 <= rate <= LARGEST):
             wanted = "a finite number >= 0 that float32 holds"
             raise cli.Refusal(f"{name} must return {wanted}; epoch {epoch} returned {rate!r}")
         lr = float(rate)

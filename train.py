@@ -110,18 +110,19 @@ def main(arguments: list[str]) -> int:
     for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
         os.environ[f"{library}_THREADS"] = "1"
     given, ray = parse_arguments(arguments)
-    directory = given if isinstance(given, Path) else Path(given.logdir) / given.name
+    resumed = isinstance(given, Path)
+    directory = given if resumed else Path(given.logdir) / given.name
     # The interpreter, its options and the script, as this process was called.
     called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
     command = [*called, "--resume", str(directory), *(["--ray", ray] if ray else [])]
     end_on_signals(directory, shlex.join(command))
     try:
-        tables = {} if isinstance(given, Path) else unroll_schedules(given)
+        tables = {} if resumed else unroll_schedules(given)
         # TensorFlow is loaded only now, so that a typo is reported at once.
         import experiment
 
-        if isinstance(given, Path):
-            experiment.resume(given, ray)
+        if resumed:
+            experiment.resume(directory, ray)
         else:
             experiment.run(given, tables, ray)
     except (cli.Refusal, OSError) as error:

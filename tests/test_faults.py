@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import conftest
@@ -100,6 +101,9 @@ def assert_same(place, whole):
     assert found ^ wanted <= {Path("stdout")}
     found, wanted = (numbers(at / "tensorboard/one") for at in (place, whole))
     assert [name for name in wanted if found[name] != wanted[name]] == []
+    models = (zipfile.ZipFile(at / "model.keras") for at in (place, whole))
+    found, wanted = (model.read("model.weights.h5") for model in models)
+    assert found == wanted
     exported = files.read_json(place / "tensorboard/one/exports.json")
     assert {path: files.hash_file(place / path) for path in exported} == exported
     assert set(exported) == {"model.keras", "model.tflite"}

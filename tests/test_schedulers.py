@@ -153,7 +153,7 @@ def test_a_schedule_sees_the_epoch_and_the_rate_of_the_epoch_before():
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, math.inf, -1e-9, 3.5e38, None, "4e-5", 1j, np.float32("nan")]
+    "value", [math.nan, math.inf, -1e-9, 3.5e38, None, "4e-5", True, 1j, np.float32("nan")]
 )
 def test_a_value_that_cannot_be_a_rate_is_refused_with_name_epoch_and_value(value):
     with pytest.raises(Refusal) as refused:
@@ -232,8 +232,14 @@ def test_the_command_prints_the_four_columns_or_the_chosen_ones(own):
     assert lines[0].split() == ["epoch", "exp", "linear", "exp_warmup", "linear_warmup"]
     assert lines[1].split() == ["0", "3.6193e-05", "4.0000e-05", "0.0000e+00", "0.0000e+00"]
     assert lines[70].split() == ["69", "4.0000e-06"]
-    chosen = run_python("schedulers.py", "linear", own("def f(epoch, lr): return lr\n")).stdout
-    assert chosen.splitlines()[0].split() == ["epoch", "linear", "mine.f"]
+    long = own("def f(epoch, lr): return 1.0\n", "a_rather_long_label.py")
+    chosen = run_python("schedulers.py", long, "exp").stdout.splitlines()
+    # The own schedule has 50 epochs, exp has 60.
+    assert [chosen[row].rstrip() for row in (0, 1, 60)] == [
+        "epoch  a_rather_long_label.f                    exp",
+        "    0             1.0000e+00             3.6193e-05",
+        "   59                                    1.3315e-05",
+    ]
 
 
 def test_the_command_refuses_in_one_line_with_status_2():
