@@ -104,7 +104,7 @@ def confusion_plot(schedule: str, runs: Sequence[Run], class_names: Sequence[str
         value = percent[row, column]
         look = {"color": "white" if value > 30 else "black", "fontsize": 8}
         axes.text(column + 0.5, row + 0.5, f"{value:.0f}", ha="center", va="center", **look)
-    middles, names = np.arange(len(table)) + 0.5, [name[:LETTERS] for name in class_names]
+    middles, names = np.arange(len(table)) + 0.5, list(map(_shorten, class_names))
     axes.set_xticks(middles, names, rotation=90, parse_math=False)
     axes.set_yticks(middles, names, parse_math=False)
     axes.invert_yaxis()
@@ -120,7 +120,7 @@ def write_contact_sheet(experiment: Experiment, ranking: Ranking, dataset: data.
     suspects = find_suspects(runs)[:LISTED]
     if not suspects:
         return
-    names = [name[:LETTERS] for name in dataset.class_names]
+    names = list(map(_shorten, dataset.class_names))
     rows = math.ceil(len(suspects) / COLUMNS)
     title = f"{dataset.name}: label, and what {best} predicts instead"
     figure = plots.new_figure((1.6 * COLUMNS, 2 * rows + 0.5), title)
@@ -135,3 +135,7 @@ def write_contact_sheet(experiment: Experiment, ranking: Ranking, dataset: data.
         axes.set_title(text, fontsize=8, parse_math=False)
         axes.axis("off")
     files.write_atomically(experiment.directory / "suspects.png", plots.render(figure, "png"))
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
