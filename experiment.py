@@ -33,7 +33,6 @@ import runs
 import tasks
 import tune
 from heads import HeadsTask
-from progress import TrainingBar
 from reference import solve_reference
 from results import Conditions, Config
 from settings import Settings
@@ -186,7 +185,7 @@ def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
         if not _is_whole(audit.read_reference, directory, config):
             solving = executor.submit(solve_reference, prepared.samples)
         base = HeadsTask(prepared.samples, {}, 0, settings.batch_size, settings.dropout)
-        with TrainingBar(executor.queue()) as bar:
+        with tasks.TrainingBar(executor.queue()) as bar:
             if settings.tune:
                 read = audit.read_tuning, directory, config
                 seeds = [seed for seed in range(settings.seeds) if not _is_whole(*read, seed)]

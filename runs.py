@@ -27,7 +27,6 @@ import heads
 import results
 import tasks
 from cli import Refusal
-from progress import Progress, TrainingBar
 from results import Conditions, Config, Result, Run
 
 
@@ -41,7 +40,11 @@ class Attempt:
 
 
 def train_missing(
-    experiment: Path, config: Config, base: heads.HeadsTask, executor: Executor, bar: TrainingBar
+    experiment: Path,
+    config: Config,
+    base: heads.HeadsTask,
+    executor: Executor,
+    bar: tasks.TrainingBar,
 ) -> None:
     """Train the runs that are missing or damaged, and put each in its place."""
     groups = []
@@ -84,7 +87,7 @@ def _missing_rates(experiment: Path, config: Config, seed: int) -> dict[str, lis
 def train_runs(
     experiment: Path,
     conditions: Conditions,
-    report: Callable[[Progress], None],
+    report: Callable[[tasks.Progress], None],
     retries: bool,
     task: heads.HeadsTask,
 ) -> list[Attempt]:
@@ -102,7 +105,7 @@ def train_runs(
             events.append_epoch(directories[label], epoch, vars(values), time.time())
             for name, value in vars(values).items():
                 curves[label][name].append(value if math.isfinite(value) else None)
-        report(Progress(task.seed, metrics))
+        report(tasks.Progress(task.seed, metrics))
 
     for label, head in heads.train_heads(task, log).items():
         # What was planned, in float64; the curve holds what the optimizer used, in float32.

@@ -17,10 +17,9 @@ import numpy as np
 
 from features import Samples
 from heads import EpochMetrics, HeadsTask, split_heads, train_heads
-from progress import Progress, TrainingBar
 from results import Tuning, choose_peaks, is_diverged, write_tuning
 from schedulers import scale_to_peak
-from tasks import run_tasks, workers
+from tasks import Progress, TrainingBar, run_tasks, workers
 
 # 1, 2 and 5 in each decade. The grid begins with those from 1e-5 to 1e-1 and can grow.
 PEAKS = [float(f"{digit}e{exponent}") for exponent in range(-7, 2) for digit in (1, 2, 5)][:-2]

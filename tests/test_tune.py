@@ -20,7 +20,6 @@ import tune
 from cli import Refusal
 from features import Samples
 from heads import train_heads
-from progress import TrainingBar
 
 SHAPES = {"steady": [1.0] * 4, "falling": [4.0, 2.0, 1.0, 1.0]}
 TUNED = [
@@ -33,7 +32,7 @@ TUNED = [
 def tuned(directory, task, seeds=(0, 1)):
     """Return the grids of some seeds, by seed, read back from their files."""
     directory.mkdir()
-    with tasks.Threads() as executor, TrainingBar(queue.SimpleQueue()) as bar:
+    with tasks.Threads() as executor, tasks.TrainingBar(queue.SimpleQueue()) as bar:
         tune.tune(directory, SHAPES, task, seeds, executor, bar)
     return {seed: files.read_json(results.tuning_path(directory, seed)) for seed in seeds}
 
