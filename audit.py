@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import events
+import intervals
 import results
 from cli import Refusal
 from results import Conditions, Config, Experiment, Outputs, Reference, Run, Tuning
@@ -74,7 +75,7 @@ def audit_run(
     _compare_means(path, outputs, result.val_accuracy[-1], result.val_loss[-1])
     # A rate of 0 throughout leaves the loss of guessing, on either side of it: not diverged.
     classes = len(config.data.class_names) if result.peak_lr > 0 else math.inf
-    diverged = results.is_diverged(result.loss[-1], result.val_loss[-1], classes)
+    diverged = intervals.is_diverged(result.loss[-1], result.val_loss[-1], classes)
     return Run(result, outputs, diverged)
 
 
@@ -118,7 +119,7 @@ def read_tuning(experiment: Path, config: Config, seed: int) -> Tuning | None:
     tuning = results.read_dataclass(Tuning, path)
     if set(tuning.loss) != set(config.schedules):
         raise Refusal(f"{path} is not of the schedules in config.json")
-    if tuning.chosen != results.choose_peaks(tuning.peaks, tuning.loss):
+    if tuning.chosen != intervals.choose_peaks(tuning.peaks, tuning.loss):
         raise Refusal(f"{path}: the chosen peaks are not those of least loss")
     return tuning
 

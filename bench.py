@@ -14,7 +14,6 @@ import re
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
@@ -31,7 +30,7 @@ import heads
 import model
 import train
 from settings import Settings
-from tasks import cores
+from tasks import Threads, cores
 from tensorflow_setup import keras, tf
 
 SIZE, BATCH, DROPOUT = Settings.image_size, Settings.batch_size, Settings.dropout
@@ -83,7 +82,7 @@ def write_images(folder: Path, options: argparse.Namespace) -> int:
 
 def extract(count: int, folder: Path) -> float:
     """Return ms an image from files to features on disk: checks, conversion, all but imports."""
-    with tempfile.TemporaryDirectory(dir=folder) as cache, ThreadPoolExecutor(cores()) as executor:
+    with tempfile.TemporaryDirectory(dir=folder) as cache, Threads() as executor:
         begin = time.perf_counter()
         features.extract(data.load(str(folder / "all")), *RECIPE, cache, False, executor)
         return 1000 * (time.perf_counter() - begin) / count
@@ -102,7 +101,7 @@ def pass_bare(count: int, folder: Path) -> float:
             interpreter.invoke()
 
     list(map(Interpreter.allocate_tensors, interpreters))
-    with ThreadPoolExecutor(cores()) as executor:
+    with Threads() as executor:
         begin = time.perf_counter()
         list(executor.map(work, interpreters))
         return 1000 * (time.perf_counter() - begin) / count

@@ -12,7 +12,6 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +37,6 @@ from results import Conditions, Config
 from settings import Settings
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What training needs."""
-
-    config: Config
-    samples: features.Samples
-    dataset: data.Dataset  # without damaged images
-
-
 def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None = None) -> None:
     """Run a new experiment, on the Ray cluster at an address if one is given.
 
@@ -60,7 +50,7 @@ def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None =
         directory.mkdir(parents=True, exist_ok=True)
         with files.lock(directory):
             _require_new(directory, settings)
-            _complete(directory, prepared, executor)
+            _complete(directory, *prepared, executor)
 
 
 def resume(directory: Path, ray: str | None = None) -> None:
@@ -76,7 +66,7 @@ def resume(directory: Path, ray: str | None = None) -> None:
                 print(f"note: begun with commit {before.git_commit}, resumed with {commit}")
         with _open_executor(ray, dataset, settings) as executor:
             prepared = _extract(settings, before.schedules, conditions, dataset, executor)
-            _complete(directory, prepared, executor)
+            _complete(directory, *prepared, executor)
 
 
 def _require_new(directory: Path, settings: Settings) -> None:
@@ -103,16 +93,14 @@ def _load(settings: Settings) -> tuple[Conditions, data.Dataset]:
         print(f"  {name:{width}} {train:7} {validation:7}")
     for note in dataset.notes:
         print(f"note: {note}")
+    flags = ("image_size", "preprocessing", "batch_size", "dropout")
     conditions = Conditions(
         format=results.FORMAT,
         data=dataset.fingerprint,
-        image_size=settings.image_size,
-        preprocessing=settings.preprocessing,
         weights=model.weights_key(settings.weights),
         engine=features.engine(),
         decoder=features.decoder(),
-        batch_size=settings.batch_size,
-        dropout=settings.dropout,
+        **{name: getattr(settings, name) for name in flags},
         **{name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")},
     )
     return conditions, dataset
@@ -145,7 +133,7 @@ def _extract(
     conditions: Conditions,
     dataset: data.Dataset,
     executor: Executor,
-) -> Prepared:
+) -> tuple[Config, features.Samples, data.Dataset]:
     """Compute the features that the cache lacks, and leave damaged images out."""
     recipe = settings.image_size, settings.preprocessing, settings.weights
     cache = settings.cache_dir, settings.skip_damaged
@@ -168,12 +156,17 @@ def _extract(
     counts = map(list, zip(*dataset.counts().values(), strict=True))
     about = results.Data(dataset.name, dataset.class_names, *counts, left_out, notes)
     config = Config(settings, schedules, about, conditions, _commit(), platform.python_version())
-    return Prepared(config, samples, dataset)
+    return config, samples, dataset
 
 
-def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
+def _complete(
+    directory: Path,
+    config: Config,
+    samples: features.Samples,
+    dataset: data.Dataset,
+    executor: Executor,
+) -> None:
     """Make what is missing of an experiment; raises cli.Unfinished."""
-    config, dataset = prepared.config, prepared.dataset
     settings = config.settings
     names = [dataset.names[i] for i in np.flatnonzero(dataset.validation)]
     runs.recover(directory)
@@ -183,8 +176,8 @@ def _complete(directory: Path, prepared: Prepared, executor: Executor) -> None:
         # The reference is solved on one core while the others train.
         solving = None
         if not _is_whole(audit.read_reference, directory, config):
-            solving = executor.submit(solve_reference, prepared.samples)
-        base = HeadsTask(prepared.samples, {}, 0, settings.batch_size, settings.dropout)
+            solving = executor.submit(solve_reference, samples)
+        base = HeadsTask(samples, {}, 0, settings.batch_size, settings.dropout)
         with tasks.TrainingBar(executor.queue()) as bar:
             if settings.tune:
                 read = audit.read_tuning, directory, config

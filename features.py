@@ -148,7 +148,7 @@ def extract(
     recipe, count = (image_size, preprocessing, weights), len(dataset.names)
     directory = Path(cache) / key(dataset, *recipe)
     images = dataset.source, range(count), dataset.names, dataset.digests
-    plan = plan_tasks(ShardTask(*images, directory, engine(), *recipe), tasks.workers(executor))
+    plan = plan_tasks(ShardTask(*images, directory, engine(), *recipe), executor.workers)
     computed, damaged, remarks = 0, {}, {}
     # Each is made when it is its turn: it depends on the damage that was found before.
     plan = (replace(task, check_only=bool(damaged) and not skip_damaged) for task in plan)

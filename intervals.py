@@ -3,7 +3,8 @@
 A table holds a number for each seed and validation image, float64 (S, I): whether a run is right
 (1 or 0), its loss, or the difference of two schedules in one of these. Intervals are for new seeds
 and new images; other training images, which vary results too, are not counted (Bouthillier et al.
-2021, Accounting for Variance in Machine Learning Benchmarks, MLSys 3).
+2021, Accounting for Variance in Machine Learning Benchmarks, MLSys 3). Here is also the one rule
+for what has diverged, which peak is chosen, and which schedule is best.
 """
 
 import itertools
@@ -157,6 +158,23 @@ def rank(experiment: Experiment) -> Ranking:
         gap = compare(outputs[order[0]], [solved.outputs], 2 * len(order))
     ranked = {label: list(runs[label].values()) for label in order}
     return Ranking(ranked, accuracy, loss, compared, gap)
+
+
+def choose_peaks(peaks: list[float], loss: dict[str, list[float | None]]) -> dict[str, float]:
+    """Return the peak of least loss of each schedule, the lower of equal ones."""
+    chosen = {}
+    for label, losses in loss.items():
+        pairs = [pair for pair in zip(losses, peaks, strict=True) if pair[0] is not None]
+        if pairs:
+            chosen[label] = min(pairs)[1]
+    return chosen
+
+
+def is_diverged(loss: float | None, val_loss: float | None, classes: float) -> bool:
+    """Whether a head has a loss that is not finite, or a training loss above that of guessing."""
+    if loss is None or val_loss is None or not math.isfinite(loss + val_loss):
+        return True
+    return loss > math.log(classes)
 
 
 def tuning_losses(experiment: Experiment) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -16,8 +16,6 @@ runs.py puts runs in place, events.py knows event files, report.py adds summary.
 """
 
 import dataclasses
-import math
-import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -157,23 +155,6 @@ def tuning_path(experiment: Path, seed: int) -> Path:
     return experiment / "tuning" / f"seed-{seed}.json"
 
 
-def choose_peaks(peaks: list[float], loss: dict[str, list[float | None]]) -> dict[str, float]:
-    """Return the peak of least loss of each schedule, the lower of equal ones."""
-    chosen = {}
-    for label, losses in loss.items():
-        pairs = [pair for pair in zip(losses, peaks, strict=True) if pair[0] is not None]
-        if pairs:
-            chosen[label] = min(pairs)[1]
-    return chosen
-
-
-def is_diverged(loss: float | None, val_loss: float | None, classes: float) -> bool:
-    """Whether a head has a loss that is not finite, or a training loss above that of guessing."""
-    if loss is None or val_loss is None or not math.isfinite(loss + val_loss):
-        return True
-    return loss > math.log(classes)
-
-
 def write_config(experiment: Path, config: Config, images: list[str]) -> None:
     """Write config.json, and the names of the validation images."""
     files.write_json(experiment / CONFIG, dataclasses.asdict(config))
@@ -251,5 +232,5 @@ def read_outputs(path: Path, data: Data) -> Outputs:
 def finished_runs(experiment: Path) -> list[tuple[str, int]]:
     """List the label and seed of every run with a result, whatever is in it."""
     runs = [path.parent for path in experiment.glob(f"*/seed-*/{RESULT}")]
-    numbered = [run for run in runs if re.fullmatch(r"seed-(0|[1-9]\d*)", run.name)]
-    return sorted((run.parent.name, int(run.name.removeprefix("seed-"))) for run in numbered)
+    names = [(run.parent.name, run.name.removeprefix("seed-")) for run in runs]
+    return sorted((label, int(seed)) for label, seed in names if seed.isdecimal())

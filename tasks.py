@@ -18,13 +18,13 @@ SHOWN = 8  # heads whose accuracies fit beside the bar
 
 
 class Threads(ThreadPoolExecutor):
-    """An executor with one thread for each core of this machine."""
+    """An executor with one thread for each core; RayExecutor has the same attributes."""
 
     retries = False  # whether a task may begin again elsewhere while its first attempt still runs
     queue = queue.SimpleQueue  # makes a queue into which tasks may put
 
-    def __init__(self) -> None:
-        self.workers = cores()
+    def __init__(self, workers: int | None = None):
+        self.workers = workers or cores()  # how many tasks run at once
         super().__init__(self.workers)
 
 
@@ -44,11 +44,6 @@ def processor() -> str:
     return " ".join([platform.machine(), *dict.fromkeys(found)]) if found else lines
 
 
-def workers(executor: Executor) -> int:
-    """Return how many tasks an executor runs at once."""
-    return getattr(executor, "workers", cores())
-
-
 def run_tasks(
     executor: Executor,
     function: Callable[[Any], Any],
@@ -64,7 +59,7 @@ def run_tasks(
     waiting, remaining = set(), iter(arguments)
     try:
         while True:
-            free = AHEAD * workers(executor) - len(waiting)
+            free = AHEAD * executor.workers - len(waiting)
             for argument in itertools.islice(remaining, free):
                 waiting.add(executor.submit(function, argument))
             if not waiting:

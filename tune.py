@@ -17,9 +17,10 @@ import numpy as np
 
 from features import Samples
 from heads import EpochMetrics, HeadsTask, split_heads, train_heads
-from results import Tuning, choose_peaks, is_diverged, write_tuning
+from intervals import choose_peaks, is_diverged
+from results import Tuning, write_tuning
 from schedulers import scale_to_peak
-from tasks import Progress, TrainingBar, run_tasks, workers
+from tasks import Progress, TrainingBar, run_tasks
 
 # 1, 2 and 5 in each decade. The grid begins with those from 1e-5 to 1e-1 and can grow.
 PEAKS = [float(f"{digit}e{exponent}") for exponent in range(-7, 2) for digit in (1, 2, 5)][:-2]
@@ -64,7 +65,7 @@ def tune(
     grids = {seed: dict.fromkeys(itertools.product(shapes, PEAKS[START])) for seed in seeds}
     while grids:
         tasks = []
-        parts = math.ceil(workers(executor) / len(grids))  # few seeds use all cores, too
+        parts = math.ceil(executor.workers / len(grids))  # few seeds use all cores, too
         for seed, grid in grids.items():
             samples = hold_out(base.samples, seed)
             missing = [head for head, metrics in grid.items() if metrics is None]

@@ -3,7 +3,6 @@
 import functools
 import pickle
 import resource
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def small_shards_and_one_backbone(monkeypatch):
     monkeypatch.setattr(model, "backbone", build_once)
 
 
-def extract(dataset, cache, kind="scale", skip=False, threads=2, pool=ThreadPoolExecutor):
+def extract(dataset, cache, kind="scale", skip=False, threads=2, pool=tasks.Threads):
     with pool(threads) as executor:
         return features.extract(dataset, SIZE, kind, "imagenet", cache, skip, executor)
 
@@ -56,7 +55,7 @@ def test_features_are_those_of_the_keras_model(tmp_path, kind, monkeypatch):
     np.testing.assert_allclose(values(by_keras), by_litert, atol=1e-4)
 
 
-class PicklingExecutor(ThreadPoolExecutor):
+class PicklingExecutor(tasks.Threads):
     def submit(self, function, task):
         return super().submit(function, pickle.loads(pickle.dumps(task)))
 

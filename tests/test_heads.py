@@ -1,7 +1,6 @@
 """Heads side by side are heads one by one, and training on features is training on images."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +11,7 @@ import data
 import features
 import model
 from heads import HeadsTask, drop_out, find_trainer, order, split_heads, train_heads
+from tasks import Threads
 from tensorflow_setup import keras, tf
 
 LOSS = "sparse_categorical_crossentropy"
@@ -65,7 +65,7 @@ def test_heads_side_by_side_are_plain_keras_fits_one_by_one(tmp_path):
 
 def test_training_on_features_is_training_through_the_whole_frozen_model(images, tmp_path):
     dataset = data.load(str(images))
-    with ThreadPoolExecutor(2) as executor:
+    with Threads(2) as executor:
         computed = features.extract(dataset, 32, "scale", "imagenet", tmp_path, False, executor)
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
     samples = features.Samples(computed.directory, dataset.labels, 3, *sides)
@@ -110,7 +110,7 @@ def test_seeds_in_parallel_threads_are_one_after_the_other_to_the_last_bit(tmp_p
     one_by_one = [train(task) for task in tasks]
     # A thread traces once for all seeds.
     assert find_trainer(tasks[0]).train_epoch.experimental_get_tracing_count() == 1
-    with ThreadPoolExecutor(2) as executor:
+    with Threads(2) as executor:
         parallel = list(executor.map(train, tasks))
     for first, second in zip(one_by_one, parallel, strict=True):
         for label in RATES:

@@ -14,6 +14,7 @@ from feature_files import make_task
 
 import audit
 import files
+import intervals
 import results
 import tasks
 import tune
@@ -48,9 +49,10 @@ def test_a_fifth_of_each_class_is_held_out_and_the_seed_draws_it(tmp_path):
 
 def test_of_peaks_the_least_loss_is_chosen_and_a_diverged_head_never():
     loss = {"a": [None, 0.3, 0.2, 0.2], "b": [0.1, None, 0.4, None], "lost": [None] * 4}
-    assert results.choose_peaks([1.0, 2.0, 5.0, 10.0], loss) == {"a": 5.0, "b": 1.0}
-    assert results.is_diverged(1.2, 0.5, classes=3) and not results.is_diverged(1.0, 1.2, classes=3)
-    assert results.is_diverged(0.1, float("nan"), classes=3)
+    assert intervals.choose_peaks([1.0, 2.0, 5.0, 10.0], loss) == {"a": 5.0, "b": 1.0}
+    diverged = intervals.is_diverged
+    assert diverged(1.2, 0.5, classes=3) and not diverged(1.0, 1.2, classes=3)
+    assert diverged(0.1, float("nan"), classes=3)
 
 
 def test_the_peak_of_least_loss_is_chosen_by_a_seed_and_its_training_images_alone(tmp_path):
