@@ -79,7 +79,7 @@ def split_heads(labels: list, classes: int, batch_size: int, parts: int = 1) -> 
     """Split heads into `parts` groups; more if they are too wide, fewer if there are too few."""
     unit = _fewest_heads(classes)
     widest = max(1, MOST_PRODUCTS // (batch_size * classes * unit)) * unit
-    size = max(1, min(widest, math.ceil(len(labels) / parts)))
+    size = min(widest, math.ceil(len(labels) / parts) or 1)
     return [labels[start : start + size] for start in range(0, len(labels), size)]
 
 
@@ -122,7 +122,7 @@ class Trainer:
             self.optimizer.build([self.kernel, self.bias])
 
     def reset(self, seed: int) -> None:
-        """Give every head the initial weights of a seed, and forget the optimizer's moments."""
+        """Give every head the initial weights of a seed, and forget Adam's moments."""
         for variable in (self.bias, *self.optimizer.variables):
             variable.assign(tf.zeros_like(variable))
         self.optimizer.learning_rate.assign(1.0)
@@ -138,8 +138,8 @@ class Trainer:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
         predicted = tf.where(tf.math.is_finite(losses), predicted, -1)
-        outputs = predicted == labels, losses, predicted
-        return tf.stack([tf.cast(values, tf.float32) for values in outputs], axis=1)
+        right, predicted = tf.cast(predicted == labels, tf.float32), tf.cast(predicted, tf.float32)
+        return tf.stack([right, losses, predicted], axis=1)
 
     @tf.function(reduce_retracing=True)
     def train_epoch(self, rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -199,10 +199,9 @@ def train_heads(
         rows = order(task.seed, epoch, samples.train)
         sums = trainer.train_epoch(rows, np.int64(task.seed)).numpy()  # (B, 3, heads)
         outputs = trainer.validate(samples.validation.astype(np.int32)).numpy()  # (N, 3, heads)
-        training = _sum_over_images(sums) / len(rows)
-        validation = _sum_over_images(outputs) / len(outputs)
+        means = _sum_over_images(sums) / len(rows), _sum_over_images(outputs) / len(outputs)
         used = trainer.optimizer.column_rates.numpy()[:: samples.classes]
-        values = np.column_stack([used, training[:, :2], validation[:, :2]]).tolist()
+        values = np.column_stack([used, *(mean[:, :2] for mean in means)]).tolist()
         metrics = {label: EpochMetrics(*values[i]) for label, i in columns.items()}
         on_epoch(epoch, metrics)
         for label, i in columns.items():

@@ -26,8 +26,6 @@ class Interval:
     mean: float
     half_width: float  # for new seeds and new images; with one seed, for new images alone
     over_seeds: float  # for new seeds and the same images
-    seeds: int
-    freedom: float  # degrees of freedom of half_width
 
     @property
     def sign(self) -> int:
@@ -36,22 +34,26 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """How far one schedule lies above another, or above the reference."""
+class Score:
+    """Accuracy and loss of a schedule, or how far one lies above another or the reference."""
 
     accuracy: Interval
     loss: Interval
 
+    @property
+    def signs(self) -> tuple[int, int]:
+        """The signs of both; of a difference that cannot be told (0, 0)."""
+        return self.accuracy.sign, self.loss.sign
+
 
 @dataclass(frozen=True)
 class Ranking:
-    """The schedules with a run that did not diverge, the best first: label -> runs."""
+    """The schedules with a run that did not diverge, the best first."""
 
     runs: dict[str, list[Run]]
-    accuracy: dict[str, Interval]
-    loss: dict[str, Interval]
-    compared: dict[tuple[str, str], Comparison]  # (better, worse); see rank
-    reference: Comparison | None  # of the best schedule with the reference
+    scores: dict[str, Score]
+    compared: dict[tuple[str, str], Score]  # (better, worse); see rank
+    reference: Score | None  # of the best schedule minus the reference
 
     @property
     def best(self) -> tuple[str, list[Run]]:
@@ -62,12 +64,6 @@ class Ranking:
     def seeds(self) -> int:
         """The largest number of runs of a schedule."""
         return max(map(len, self.runs.values()))
-
-    @property
-    def apart(self) -> dict[tuple[str, str], Comparison]:
-        """The pairs that can be told apart, in accuracy or in loss."""
-        pairs = self.compared.items()
-        return {labels: pair for labels, pair in pairs if pair.accuracy.sign or pair.loss.sign}
 
     @property
     def ahead(self) -> dict[str, Interval]:
@@ -120,15 +116,15 @@ def interval(table: np.ndarray, step: float = 0.0, together: int = 1) -> Interva
         over_seeds = stdtrit(seeds - 1, quantile) * deviation / math.sqrt(seeds)
         # Satterthwaite's degrees of freedom are too many where few seeds vary more than images.
         half_width = max(half_width, over_seeds)
-    return Interval(float(table.mean()), float(half_width), float(over_seeds), seeds, freedom)
+    return Interval(float(table.mean()), float(half_width), float(over_seeds))
 
 
-def compare(first: list[Outputs], second: list[Outputs], together: int) -> Comparison:
+def compare(first: list[Outputs], second: list[Outputs], together: int) -> Score:
     """Compare runs with runs of the same seeds, or with one that has none: first minus second."""
     right, loss = _tables(first) - _tables(second)
     # Equal losses of all images are of equal runs, as equal rates give, and need no interval.
     step = 1 if loss.any() else 0
-    return Comparison(interval(right, step, together), interval(loss, 0, together))
+    return Score(interval(right, step, together), interval(loss, 0, together))
 
 
 def rank(experiment: Experiment) -> Ranking:
@@ -142,22 +138,24 @@ def rank(experiment: Experiment) -> Ranking:
         label: {run.result.seed: run for run in finished if not run.diverged}
         for label, finished in experiment.runs.items()
     }
-    outputs = {label: [run.outputs for run in runs[label].values()] for label in runs}
-    accuracy = {label: interval(_tables(outputs[label])[0], 1) for label in runs if runs[label]}
-    loss = {label: interval(_tables(outputs[label])[1]) for label in accuracy}
-    order = sorted(accuracy, key=lambda label: (-accuracy[label].mean, loss[label].mean))
+    outputs = {label: [run.outputs for run in sound.values()] for label, sound in runs.items()}
+    scores = {}
+    for label in filter(outputs.get, outputs):
+        right, loss = _tables(outputs[label])
+        scores[label] = Score(interval(right, 1), interval(loss))
+    order = sorted(scores, key=lambda of: (-scores[of].accuracy.mean, scores[of].loss.mean))
     enough = min(2, max(map(len, outputs.values())))
     compared, pairs = {}, list(itertools.combinations(order, 2))
-    for better, worse in pairs:
-        seeds = sorted(set(runs[better]) & set(runs[worse]))
+    for pair in pairs:
+        seeds = sorted(set.intersection(*(set(runs[label]) for label in pair)))
         if len(seeds) >= enough:
-            sides = [[runs[label][seed].outputs for seed in seeds] for label in (better, worse)]
-            compared[better, worse] = compare(*sides, 2 * len(pairs))
+            sides = [[runs[label][seed].outputs for seed in seeds] for label in pair]
+            compared[pair] = compare(*sides, 2 * len(pairs))
     gap = None
     if order and (solved := experiment.reference):
         gap = compare(outputs[order[0]], [solved.outputs], 2 * len(order))
     ranked = {label: list(runs[label].values()) for label in order}
-    return Ranking(ranked, accuracy, loss, compared, gap)
+    return Ranking(ranked, scores, compared, gap)
 
 
 def choose_peaks(peaks: list[float], loss: dict[str, list[float | None]]) -> dict[str, float]:

@@ -16,7 +16,7 @@ import intervals
 import mistakes
 import plots
 from audit import audit
-from intervals import Comparison, Interval, Ranking
+from intervals import Interval, Ranking, Score
 from results import MOST_REFERENCE_IMAGES, Experiment
 from schedulers import CONTROL
 
@@ -77,12 +77,11 @@ def number(interval: Interval, sign: str = "") -> str:
     return f"{text} ± {interval.half_width:.4f}" if np.isfinite(interval.half_width) else text
 
 
-def differences(comparison: Comparison | None) -> dict[str, str]:
+def differences(score: Score | None) -> dict[str, str]:
     """Format how far the first of two lies above the second, as cells of the table."""
-    if not comparison:
+    if not score:
         return {}
-    accuracy, loss = (number(one, "+") for one in (comparison.accuracy, comparison.loss))
-    return {"Δ accuracy": accuracy, "Δ loss": loss}
+    return {"Δ accuracy": number(score.accuracy, "+"), "Δ loss": number(score.loss, "+")}
 
 
 def span(rates: Sequence[float], form: str) -> str:
@@ -108,38 +107,39 @@ def escape(text: str) -> str:
     return re.sub(r"[\\`*{}\[\]<>#|$~&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
 
 
-def relation(comparison: Comparison | None) -> str:
+def relation(score: Score | None) -> str:
     """Say how the first of two relates to the second, with {} for the second's name."""
-    if not comparison:
+    if not score:
         return "shares too few seeds with {} to be compared"
-    signs = {"accuracy": comparison.accuracy.sign, "loss": comparison.loss.sign}
+    accuracy, loss = score.signs
+    if accuracy and accuracy == -loss:
+        return f"is {'better' if accuracy > 0 else 'worse'} than {{}} in accuracy and loss"
+    signs = {"accuracy": accuracy, "loss": loss}
     words = [f"a {'higher' if sign > 0 else 'lower'} {of}" for of, sign in signs.items() if sign]
-    if not words:
-        return "is not distinguishable from {}"
-    if signs["accuracy"] == -signs["loss"]:
-        return f"is {'better' if signs['accuracy'] > 0 else 'worse'} than {{}} in accuracy and loss"
-    return f"has {' but also '.join(words)} than {{}}"
+    return (
+        f"has {' but also '.join(words)} than {{}}" if words else "is not distinguishable from {}"
+    )
 
 
 def headline(experiment: Experiment, ranking: Ranking) -> str:
     """Return the answer, without its full stop."""
     if not ranking.runs:
         return "All finished runs diverged, so no schedule has a rank"
-    (best, *others), accuracy, seeds = ranking.runs, ranking.accuracy, ranking.seeds
+    (best, *others), scores, seeds = ranking.runs, ranking.scores, ranking.seeds
     if others:
         relations: dict[str, list[str]] = {}
         for label in others:
             words = relation(ranking.compared.get((best, label)))
             relations.setdefault(words, []).append(name(label, seeds))
-        top = accuracy[best].mean
-        equal = [name(label, seeds) for label in others if accuracy[label].mean == top]
+        top = scores[best].accuracy.mean
+        equal = [name(label, seeds) for label in others if scores[label].accuracy.mean == top]
         place = f"ties with {join(equal)} for" if equal else "ends with"
         said = [words.format(join(names)) for words, names in relations.items()]
         text = f"{name(best, seeds)} {join([f'{place} the highest accuracy', *said])}"
         if seeds == 1:
             text = f"With one run each this compares trained models, not schedules; {text}"
     else:
-        ends = f"{number(accuracy[best])} and a loss of {number(ranking.loss[best])}"
+        ends = f"{number(scores[best].accuracy)} and a loss of {number(scores[best].loss)}"
         text = f"{escape(best)} ends at a validation accuracy of {ends}"
     if experiment.config.settings.tune:
         return f"At its own best peak{' each' * bool(others)}: {text}"
@@ -154,8 +154,9 @@ def tuning_remarks(experiment: Experiment, ranking: Ranking) -> list[str]:
     """Say what differs from the control, which peaks may not be the best, and what has no run."""
     remarks, edges, missing = [], set(), []
     if CONTROL in ranking.runs and ranking.compared:
-        pairs = [set(labels) - {CONTROL} for labels in ranking.apart if CONTROL in labels]
-        others = join([name(*labels, ranking.seeds) for labels in pairs] or ["none"])
+        apart = [pair for pair, score in ranking.compared.items() if any(score.signs)]
+        others = [set(pair) - {CONTROL} for pair in apart if CONTROL in pair]
+        others = join([name(*labels, ranking.seeds) for labels in others] or ["none"])
         control = "the control, a constant rate, in accuracy or in loss"
         remarks.append(f"Can be told apart from {control}: {others}")
     for seed, grid in experiment.tuning.items():
@@ -193,10 +194,10 @@ def results_table(experiment: Experiment, ranking: Ranking) -> str:
             mean = losses[label].mean(axis=0)
             row[close] = span(peaks[mean <= CLOSE * np.nanmin(mean)], form)
         if runs:
-            accuracy, loss = ranking.accuracy[label], ranking.loss[label]
-            row |= {"val. accuracy": number(accuracy), "val. loss": number(loss)}
-            if np.isfinite(accuracy.over_seeds):
-                row["over seeds"] = f"± {accuracy.over_seeds:.4f}"
+            score, over_seeds = ranking.scores[label], ranking.scores[label].accuracy.over_seeds
+            row |= {"val. accuracy": number(score.accuracy), "val. loss": number(score.loss)}
+            if np.isfinite(over_seeds):
+                row["over seeds"] = f"± {over_seeds:.4f}"
         rows.append(row | differences(ranking.compared.get((labels[0], label))))
     if solved:
         row = {"schedule": f"logistic regression, C = {solved.C:g}"}
@@ -214,10 +215,11 @@ def results_table(experiment: Experiment, ranking: Ranking) -> str:
 def findings(ranking: Ranking) -> str:
     """List the pairs of schedules that can be told apart, and say whether there are others."""
     lines = []
-    for labels, pair in ranking.apart.items():
-        first, second = (name(label, ranking.seeds) for label in labels)
-        said = f"{first} {relation(pair).format(second)}"
-        lines.append("- {}: accuracy {}, loss {}.".format(said, *differences(pair).values()))
+    for pair, score in ranking.compared.items():
+        if any(score.signs):
+            first, second = (name(label, ranking.seeds) for label in pair)
+            said = f"{first} {relation(score).format(second)}"
+            lines.append("- {}: accuracy {}, loss {}.".format(said, *differences(score).values()))
     if len(lines) < len(ranking.compared):
         others = "No other pair" if lines else "No pair"
         lines.append(f"- {others} of schedules can be told apart, in accuracy or in loss.")

@@ -42,7 +42,7 @@ def test_table_and_pairs(tmp_path):
     experiment = write_experiment(tmp_path / "x", RIGHT)
     write_reference(experiment)
     summary, ranking = summarise(experiment), intervals.rank(audit(experiment))
-    accuracy, loss = ranking.accuracy["exp"], ranking.loss["exp"]
+    accuracy, loss = vars(ranking.scores["exp"]).values()
     compared = ranking.compared["linear", "exp"]
     cells = row(summary, "exp")
     assert cells[:4] == ["exp", "3 of 3", "3", "4.0e-05"]
