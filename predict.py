@@ -44,7 +44,7 @@ def find_images(path: str) -> list[str]:
     """Return the images in a folder as training finds them, or a file; raises cli.Refusal."""
     if not os.path.isdir(path):
         return [path]
-    images = [image for folder in sources.scan(path) for image in folder.images]
+    images = [image for images, _ in sources.scan(path).values() for image in images]
     if not images:
         raise cli.Refusal(f"{path}: no {' '.join(sources.EXTENSIONS)} in this folder")
     return images

@@ -43,9 +43,12 @@ def _list_records(
     """Return what is in TFRecord files, (path, validation or not); `classes` is {label: name}."""
     places, entries, problems, notes, texts = [], [], [], [], defaultdict(set)
     for path, side in files:
-        title, number, faulty, present = one_line(path), -1, [], set()
+        title, number, faulty, present, end = one_line(path), -1, [], set(), 0
         try:
-            for number, (begin, record) in enumerate(_verified_records(path)):
+            # It verifies both checksums: of the length, before the data, and of the data, behind.
+            for number, record in enumerate(tf.compat.v1.io.tf_record_iterator(path)):
+                begin = end + 12
+                end = begin + len(record) + 4
                 try:
                     features = tf.train.Example.FromString(record).features.feature
                     present.update(features)
@@ -59,6 +62,9 @@ def _list_records(
                 texts[label].add(b"".join(features[TEXT_KEY].bytes_list.value))
                 places.append((os.path.abspath(path), begin + record.find(image), len(image)))
                 entries.append(Entry(f"{title} record {number}", label, digest(image), side))
+            # TensorFlow takes a rest of less than 12 bytes for the end of the file.
+            if os.path.getsize(path) != end:
+                raise OSError("truncated")
         except (OSError, tf.errors.OpError) as error:
             reason = f"{_first_line(error)}; restore it, or unpack it if it is gzip"
             problems.append(f"{title} cannot be read at record {number + 1}: {reason}")
@@ -83,18 +89,6 @@ def _class_names(texts: dict[int, set[bytes]]) -> dict[int, str]:
     return dict(zip(labels, map(one_line, names), strict=True))
 
 
-def _verified_records(path: str) -> Iterator[tuple[int, bytes]]:
-    """Yield where the data of each record begin, and the data, with both checksums verified."""
-    end = 0
-    for record in tf.compat.v1.io.tf_record_iterator(path):
-        # Before the data are their length and its checksum, behind them their own checksum.
-        yield end + 12, record
-        end += 12 + len(record) + 4
-    # TensorFlow takes a rest of less than 12 bytes for the end of the file.
-    if os.path.getsize(path) != end:
-        raise OSError("truncated")
-
-
 @dataclass(frozen=True)
 class Tfds(Source):
     """Images of a data set that is not stored as TFRecord; their places are (split, number)."""
@@ -111,7 +105,10 @@ class Tfds(Source):
             builder = tfds.builder_from_directory(self.data_dir)
             data = builder.as_data_source(decoders={self.image_key: tfds.decode.SkipDecoding()})
             for split, number in super().read(rows):
-                yield data[split][number]
+                example = data[split][number]
+                if example[self.image_key] is None:  # what the reader returns behind a file's end
+                    raise OSError(f"{split} ends before example {number}")
+                yield example
         # Raised where a package is missing, and where a file is damaged or missing.
         except (ImportError, OSError, RuntimeError) as error:
             reason = f"{one_line(self.data_dir)} cannot be read: {_first_line(error)}"
@@ -130,7 +127,9 @@ def list_tfds(source: str) -> Listing:
     image_key = _only_key(builder.info, tfds.features.Image)
     label_key = _only_key(builder.info, tfds.features.ClassLabel)
     if not (image_key and label_key and "train" in splits):
-        have = f"it has the features {', '.join(features)} and the splits {', '.join(splits)}"
+        have = (
+            f"it has the features {', '.join(sorted(features))} and the splits {', '.join(splits)}"
+        )
         raise Refusal(f"tfds:{name} needs one image, one class label and a train split; {have}")
     other = next((split for split in ("validation", "val", "test") if split in splits), None)
     sides = {"train": False, other: True} if other else {"train": None}
