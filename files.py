@@ -66,11 +66,6 @@ def hash_file(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def hash_json(value: Any) -> str:
-    """Return the sha256 of a value as JSON, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
     """Lock a directory until the block ends; raises Refusal if another process has it."""

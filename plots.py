@@ -4,7 +4,7 @@ import functools
 import io
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -50,7 +50,8 @@ styled = matplotlib.style.context(["default", STYLE])
 def comparison_plot(experiment: Experiment, ranking: Ranking) -> bytes:
     """Return comparison.svg: validation accuracy, validation loss and rate of every schedule."""
     schedules, runs = experiment.config.schedules, ranking.runs
-    colours = _colours(schedules)
+    epochs = max(map(len, schedules.values()))
+    colours = {label: f"C{i}" for i, label in enumerate(schedules)}  # they stay as runs are added
     figure = new_figure((11, 5.8), experiment.config.data.name)
     names = [["accuracy", "loss"], ["accuracy", "rate"]]
     panels, legend = figure.subplot_mosaic(names, width_ratios=[5, 4]), {}
@@ -77,7 +78,8 @@ def comparison_plot(experiment: Experiment, ranking: Ranking) -> bytes:
     panels["rate"].set(ylabel="learning rate", yscale="log")
     panels["rate"].yaxis.set_major_formatter("{x:.0e}")
     for axes in panels.values():
-        _name_epochs(axes, max(map(len, schedules.values())))
+        axes.set(xlabel="epoch (from 0)", xlim=(-0.5, max(epochs - 0.5, 0.5)))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     figure.legend(legend.values(), legend, loc="outside lower left", ncols=3)
     return render(figure)
 
@@ -90,7 +92,8 @@ def tuning_plot(experiment: Experiment) -> bytes:
     logarithm of the rate. What lies far above the minima is cut off, not squeezed in.
     """
     (peaks, losses), schedules = tuning_losses(experiment), experiment.config.schedules
-    means, colours = {label: of.mean(axis=0) for label, of in losses.items()}, _colours(schedules)
+    means = {label: of.mean(axis=0) for label, of in losses.items()}
+    colours = {label: f"C{i}" for i, label in enumerate(schedules)}
     top = 1.6 * max(map(np.nanmin, means.values()), default=0) or 1
     low = min(map(np.nanmin, losses.values()), default=0) - 0.03 * top
     figure = new_figure((6.6, 4.8), f"{experiment.config.data.name}: how high should the rate be?")
@@ -140,11 +143,6 @@ def spread_plot(ranking: Ranking) -> bytes:
     axes.set_xlabel(f"final validation accuracy of {best} minus that of the other")
     figure.legend(loc="outside lower left", ncols=2)
     return render(figure)
-
-
-def _colours(labels: Iterable[str]) -> dict[str, str]:
-    """Return colours by label; given all schedules, they stay as runs are added."""
-    return {label: f"C{i}" for i, label in enumerate(labels)}
 
 
 def new_figure(size: tuple[float, float], title: str) -> Figure:
@@ -204,12 +202,6 @@ def _limit(axes: Axes, curves: Sequence[np.ndarray], low: float, high: float) ->
         bottom, top = np.percentile(values, (low, high))
         margin = 0.06 * (top - bottom) or 0.01
         axes.set_ylim(bottom - margin, top + margin)
-
-
-def _name_epochs(axes: Axes, epochs: int) -> None:
-    axes.set_xlim(-0.5, max(epochs - 0.5, 0.5))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    axes.set_xlabel("epoch (from 0)")
 
 
 def _averaging(runs: Sequence[Sequence[Run]]) -> str:

@@ -78,7 +78,11 @@ def tune(
             grids[seed] |= metrics
             if None not in grids[seed].values():
                 tuning = _collect(grids[seed], base.samples.classes)
-                if more := _more_peaks(tuning):
+                # Beyond each edge of the grid on which a chosen peak lies.
+                chosen, (lowest, *_, highest) = tuning.chosen.values(), tuning.peaks
+                below = [peak for peak in PEAKS if peak < lowest and lowest in chosen]
+                above = [peak for peak in PEAKS if peak > highest and highest in chosen]
+                if more := below[-GROWTH:] + above[:GROWTH]:
                     grids[seed] |= dict.fromkeys(itertools.product(shapes, more))
                 else:
                     write_tuning(directory, seed, tuning)
@@ -94,11 +98,3 @@ def _collect(grid: Grid, classes: int) -> Tuning:
         loss[label].append(None if diverged else head.val_loss)
         accuracy[label].append(None if diverged else head.val_accuracy)
     return Tuning(peaks, loss, accuracy, choose_peaks(peaks, loss))
-
-
-def _more_peaks(tuning: Tuning) -> list[float]:
-    """Return peaks beyond each edge of the grid on which a chosen one lies."""
-    chosen, (lowest, *_, highest) = tuning.chosen.values(), tuning.peaks
-    below = [peak for peak in PEAKS if peak < lowest][-GROWTH:] if lowest in chosen else []
-    above = [peak for peak in PEAKS if peak > highest][:GROWTH] if highest in chosen else []
-    return below + above
