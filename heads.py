@@ -23,7 +23,7 @@ from tensorflow_setup import keras, tf
 PADDED_FEATURES = 1296  # 1,280 + 16 zeros: a multiple of blocks of 4, 6, 8, 16, 24 and 48
 MOST_PRODUCTS = 4096 * 64  # columns x rows of a batch
 VALIDATION_BATCH = 64  # rows; any other number would round differently, too
-SUMMED = 2**14  # rows whose outputs are in memory in float64 at once
+CHUNK = 2**12  # validation images whose outputs are in memory at once
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,7 @@ def train_heads(
     After each epoch `on_epoch(epoch, {label: metrics})` is called with the heads that took part.
     """
     trainer, samples, finished = find_trainer(task), task.samples, {}
+    labels = samples.labels[samples.validation]
     trainer.reset(task.seed)
     for epoch in range(max(map(len, task.rates.values()))):
         columns = {label: i for i, label in enumerate(task.rates) if epoch < len(task.rates[label])}
@@ -198,23 +199,25 @@ def train_heads(
         trainer.optimizer.column_rates.assign(np.repeat(rates, samples.classes))
         rows = order(task.seed, epoch, samples.train)
         sums = trainer.train_epoch(rows, np.int64(task.seed)).numpy()  # (B, 3, heads)
-        outputs = trainer.validate(samples.validation.astype(np.int32)).numpy()  # (N, 3, heads)
-        means = _sum_over_images(sums) / len(rows), _sum_over_images(outputs) / len(outputs)
+        training, validation, last = _sum_over_images(sums), 0, []
+        ending = [label for label in columns if epoch + 1 == len(task.rates[label])]
+        for chunk in np.split(samples.validation, range(CHUNK, len(samples.validation), CHUNK)):
+            outputs = trainer.validate(chunk.astype(np.int32)).numpy()  # (N, 3, heads)
+            validation += _sum_over_images(outputs)
+            last.append(outputs[:, 1:, [columns[label] for label in ending]])
         used = trainer.optimizer.column_rates.numpy()[:: samples.classes]
+        means = training / len(rows), validation / len(labels)
         values = np.column_stack([used, *(mean[:, :2] for mean in means)]).tolist()
         metrics = {label: EpochMetrics(*values[i]) for label, i in columns.items()}
         on_epoch(epoch, metrics)
-        for label, i in columns.items():
-            if epoch + 1 == len(task.rates[label]):
-                _, loss, predicted = outputs[:, :, i].T.copy()
-                own = slice(i * samples.classes, (i + 1) * samples.classes)
-                kernel, bias = trainer.kernel.value[: model.FEATURES, own], trainer.bias.value[own]
-                last = Outputs(predicted.astype(np.int32), samples.labels[samples.validation], loss)
-                finished[label] = Head(metrics[label], kernel.numpy(), bias.numpy(), last)
+        for label, (loss, predicted) in zip(ending, np.concatenate(last).T, strict=True):
+            own = slice(columns[label] * samples.classes, (columns[label] + 1) * samples.classes)
+            kernel, bias = trainer.kernel.value[: model.FEATURES, own], trainer.bias.value[own]
+            outputs = Outputs(predicted.astype(np.int32), labels, loss.copy())
+            finished[label] = Head(metrics[label], kernel.numpy(), bias.numpy(), outputs)
     return finished
 
 
 def _sum_over_images(outputs: np.ndarray) -> np.ndarray:
     """Sum outputs (N, 3, heads) over N, in an order that does not depend on heads: (heads, 3)."""
-    chunks = np.split(outputs, range(SUMMED, len(outputs), SUMMED))
-    return sum(np.ascontiguousarray(chunk.T, np.float64).sum(axis=-1) for chunk in chunks)
+    return np.ascontiguousarray(outputs.T, np.float64).sum(axis=-1)
