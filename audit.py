@@ -25,8 +25,10 @@ def audit(directory: Path) -> Experiment:
     if not finished:
         advice = f"train.py --resume {directory} makes them"
         raise Refusal(f"{directory} does not hold a finished run; {advice}")
-    seeds = sorted({seed for _, seed in finished})
-    tuning = {seed: read_tuning(directory, config, seed) for seed in seeds}
+    # A seed whose heads all diverged has a grid and no run.
+    seeds = {seed for _, seed in finished}
+    seeds |= {i for i in range(config.settings.seeds) if results.tuning_path(directory, i).exists()}
+    tuning = {seed: read_tuning(directory, config, seed) for seed in sorted(seeds)}
     runs: dict[str, list[Run]] = {label: [] for label in config.schedules}
     for label, seed in finished:
         if label not in runs or seed >= config.settings.seeds:

@@ -182,6 +182,10 @@ def test_peaks_on_the_edge_and_schedules_without_a_peak_are_said(tmp_path):
     )
     assert row(summary, "exp")[1:5] == ["1 of 2", "2", "1e-01", ""]
     assert row(summary, "constant")[3:5] == ["1e-04", "1e-04"]
+    grids.append({"exp": [None] * 4, "constant": [None] * 4})
+    summary = summarise(write_tuned(tmp_path / "y", grids, (None, 51, None), (49, 50, None)))
+    lost = "exp seed 0, exp seed 2 and constant seed 2"
+    assert headline(summary).endswith(f" Every peak of {lost} diverged, so there is no run.")
 
 
 def test_diverged_runs_are_named_and_not_counted(tmp_path):
