@@ -33,17 +33,13 @@ class DamagedImage(Exception):
     """One image cannot be decoded; the message says why."""
 
 
-def decode(encoded: bytes | OSError) -> np.ndarray:
+def decode(encoded: bytes | OSError, remarks: list[str] | None = None) -> np.ndarray:
     """Return an encoded image as uint8 (height, width, 3); of an animation the first frame.
 
     EXIF orientation and transparency are ignored. An OSError stands for a file that could not be
-    read. Raises DamagedImage.
+    read. What the user should know of the image is added to `remarks`. Raises DamagedImage.
     """
-    return decode_with_remarks(encoded)[0]
-
-
-def decode_with_remarks(encoded: bytes | OSError) -> tuple[np.ndarray, str | None]:
-    """Return what `decode` returns, and remarks on the image joined by "; ", or None."""
+    remarks = [] if remarks is None else remarks
     if isinstance(encoded, OSError):
         raise DamagedImage(f"cannot be read: {encoded.strerror}")
     if not encoded:
@@ -53,7 +49,6 @@ def decode_with_remarks(encoded: bytes | OSError) -> tuple[np.ndarray, str | Non
         if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
             most = f"at most {MAX_PIXELS:,}, and {MAX_SIDE:,} a side, can be used"
             raise DamagedImage(f"{image.width} x {image.height} pixels; {most}")
-        remarks = []
         if image.format in ("JPEG", "MPO"):
             pixels = _decode_jpeg(image, encoded, remarks)
         else:
@@ -71,7 +66,7 @@ def decode_with_remarks(encoded: bytes | OSError) -> tuple[np.ndarray, str | Non
     with contextlib.suppress(Exception):
         if image.getexif().get(ExifTags.Base.Orientation) in range(2, 9):
             remarks.append(TURNED)
-    return pixels, "; ".join(remarks) or None
+    return pixels
 
 
 def _decode_jpeg(image: Image.Image, encoded: bytes, remarks: list[str]) -> np.ndarray:
@@ -84,9 +79,10 @@ def _decode_jpeg(image: Image.Image, encoded: bytes, remarks: list[str]) -> np.n
     try:
         pixels = simplejpeg.decode_jpeg(encoded, colors, fastdct=True)
     except ValueError as error:
-        remarks += [kind for text, kind in WARNINGS.items() if re.search(text, str(error))]
-        if not remarks:
+        harmless = [kind for text, kind in WARNINGS.items() if re.search(text, str(error))]
+        if not harmless:
             raise
+        remarks += harmless
         # simplejpeg stops at warnings of the header. Pillow goes on, with the exact transform, and
         # sees where a file is cut. Other faults behind a harmless first warning are not seen.
         pixels = np.asarray(image.convert(colors))

@@ -227,13 +227,14 @@ def _decode_images(task: ShardTask, damaged: list, remarks: list) -> Rows:
             reason = f" ({image})" if isinstance(image, OSError) else ""
             change = f"changed or vanished while it was being used{reason}"
             raise Refusal(f"{name} {change}; start again")
+        found = []
         try:
-            pixels, remark = data.decode_with_remarks(image)
+            pixels = data.decode(image, found)
         except data.DamagedImage as error:
             damaged.append((row, str(error)))
             continue
-        if remark:
-            remarks.append((row, remark))
+        if found:
+            remarks.append((row, "; ".join(found)))
         yield row, pixels
 
 
