@@ -79,4 +79,5 @@ def _predict(solver: Any, x: np.ndarray, label: np.ndarray) -> Outputs:
         scores = np.stack([np.zeros_like(scores), scores], axis=1)
     column = np.searchsorted(solver.classes_, label)
     loss = -log_softmax(scores, axis=1)[np.arange(len(label)), column]
-    return Outputs(solver.classes_[scores.argmax(axis=1)], label, loss)
+    # Older releases of scikit-learn answer in float64.
+    return Outputs(solver.classes_[scores.argmax(axis=1)], label, loss.astype(np.float32))

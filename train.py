@@ -93,10 +93,11 @@ def end_on_signals(directory: Path, resume_command: str) -> None:
     def end(number: int, frame: object) -> None:
         begun = (directory / "config.json").exists()
         advice = f"continue with: {resume_command}" if begun else "repeat the command"
+        newline = "\n" if sys.stderr.isatty() else ""  # below the progress bar
+        line = f"{newline}interrupted; {advice}\n".encode(errors="backslashreplace")
+        # Not by print, which fails where the signal came in the middle of another print.
         with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            newline = "\n" if sys.stderr.isatty() else ""  # below the progress bar
-            print(f"{newline}interrupted; {advice}", file=sys.stderr, flush=True)
+            os.write(sys.stderr.fileno(), line)
         os._exit(128 + number)  # as a shell reports it: 130, 143
 
     for number in (signal.SIGINT, signal.SIGTERM):
