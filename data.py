@@ -82,13 +82,6 @@ def load(
     return replace(dataset, notes=[*dataset.notes, *_notes(dataset)])
 
 
-def damaged_images(dataset: Dataset, damaged: dict[int, str]) -> Refusal:
-    """Return the error that names all damaged images, {row: reason}, of a full data set."""
-    problems = [f"{dataset.names[row]}: {reason}" for row, reason in sorted(damaged.items())]
-    advice = "; fix or remove them, or leave them out with --skip-damaged"
-    return Refusal(problem_list(dataset.name, problems, "damaged images", advice))
-
-
 def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
     """Return a note for each kind of remark, {row: remarks joined by "; "}, of a full data set."""
     names = defaultdict(list)

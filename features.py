@@ -31,6 +31,7 @@ import litert
 import model
 import tasks
 from cli import Refusal, describe
+from sources import problem_list
 from tensorflow_setup import tf
 
 FORMAT = 5  # raise it when what is stored, or how it is computed, changes
@@ -170,7 +171,9 @@ def extract(
         # Training needs the memory of the interpreters.
         _build_engine.cache_clear()
     if damaged and not skip_damaged:
-        raise data.damaged_images(dataset, damaged)
+        problems = [f"{dataset.names[row]}: {damaged[row]}" for row in sorted(damaged)]
+        advice = "; fix or remove them, or leave them out with --skip-damaged"
+        raise Refusal(problem_list(dataset.name, problems, "damaged images", advice))
     return Features(directory, damaged, remarks, computed)
 
 

@@ -36,13 +36,6 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
             temporary.unlink()
 
 
-def remove_temporary_files(directory: Path) -> None:
-    """Remove what write_atomically left when it was killed; needs the lock of the directory."""
-    for path in directory.rglob(".*.tmp"):
-        if TEMPORARY.fullmatch(path.name):
-            path.unlink()
-
-
 def write_json(path: str | Path, value: Any) -> None:
     """Write a value as indented JSON, atomically; raises ValueError for NaN."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -174,7 +174,9 @@ def publish(attempt: Attempt) -> None:
 
 def recover(experiment: Path) -> None:
     """Undo what a killed process left behind, renames and temporary files; needs the lock."""
-    files.remove_temporary_files(experiment)
+    for path in experiment.rglob(".*.tmp"):
+        if files.TEMPORARY.fullmatch(path.name):
+            path.unlink()
     for old in experiment.glob("*/.seed-*.old"):
         run = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
         if run.exists():

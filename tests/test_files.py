@@ -56,7 +56,7 @@ def test_only_temporary_files_of_the_projects_own_naming_are_removed(tmp_path):
     kept = [tmp_path / name for name in (".a.0123456.tmp", ".notes.tmp", "config.json")]
     for path in kept:
         path.write_text("")
-    files.remove_temporary_files(tmp_path)
+    runs.recover(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
