@@ -23,7 +23,7 @@ from tensorflow_setup import keras, tf
 PADDED_FEATURES = 1296  # 1,280 + 16 zeros: a multiple of blocks of 4, 6, 8, 16, 24 and 48
 MOST_PRODUCTS = 4096 * 64  # columns x rows of a batch
 VALIDATION_BATCH = 64  # rows; any other number would round differently, too
-CHUNK = 2**12  # validation images whose outputs are in memory at once
+CHUNK = 64 * VALIDATION_BATCH  # images whose outputs are in memory at once
 
 
 @dataclass(frozen=True)
