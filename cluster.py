@@ -13,12 +13,12 @@ from concurrent.futures import Executor, Future
 from importlib.metadata import version
 from pathlib import Path
 
-import data
 import features
 import files
 import model
 import tasks
 from cli import Refusal
+from sources import Source, digest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported.
 try:
@@ -32,7 +32,7 @@ except ImportError as error:
 PROJECT = Path(__file__).parent
 
 
-def _describe(tokens: list[Path], images: data.Source, weights: str) -> dict[str, str]:
+def _describe(tokens: list[Path], images: Source, weights: str) -> dict[str, str]:
     """Return what numbers depend on, as this process finds it."""
     found = {name: version(name) for name in ("tensorflow", "keras", "numpy", "scikit-learn")}
     found |= {"processor": tasks.processor(), "weights": model.weights_key(weights)[:12]}
@@ -41,7 +41,7 @@ def _describe(tokens: list[Path], images: data.Source, weights: str) -> dict[str
         found[path.name] = files.hash_file(path)[:12]
     found |= {f"{token.parent} is shared": str(token.exists()) for token in tokens}
     encoded = images.read(range(len(images.places)))
-    return found | {f"image {i}": data.digest(one).hex()[:12] for i, one in enumerate(encoded)}
+    return found | {f"image {i}": digest(one).hex()[:12] for i, one in enumerate(encoded)}
 
 
 @functools.cache
@@ -63,7 +63,7 @@ def _run(setup: bytes, function: Callable, argument: object) -> object:
 class RayExecutor(Executor):
     """All nodes of a cluster; a task takes one CPU, or a GPU if Keras passes images on it."""
 
-    def __init__(self, address: str, folders: list[Path], images: data.Source, weights: str):
+    def __init__(self, address: str, folders: list[Path], images: Source, weights: str):
         """Connect (`local` starts a cluster here); raises Refusal, also if nodes differ."""
         environment = {key: text for key, text in os.environ.items() if key.endswith("_THREADS")}
         environment["PYTHONPATH"] = f"{PROJECT}{os.pathsep}${{PYTHONPATH}}"
@@ -97,8 +97,7 @@ class RayExecutor(Executor):
 
     def submit(self, function: Callable, argument: object, /) -> Future:
         """Return the future of function(argument); it raises what the function raised."""
-        of_keras = getattr(argument, "engine", "").startswith("keras")
-        run = self._run_keras if of_keras else self._run
+        run = self._run_keras if getattr(argument, "engine", "").startswith("keras") else self._run
         reference, future = run.remote(self._setup, function, argument), Future()
 
         # Ray's own future would hide the cause and could not cancel the task.

@@ -9,10 +9,7 @@ import numpy as np
 
 import sources
 from cli import Refusal
-from decoding import DamagedImage, decode
-from sources import Listing, Source, digest, join_some, problem_list
-
-__all__ = ["DamagedImage", "Source", "decode"]
+from sources import Listing, digest, join_some, problem_list
 
 IMBALANCE = 10  # a class with so many times the images of another is worth a note
 

@@ -26,12 +26,13 @@ import numpy as np
 from tqdm import tqdm
 
 import data
+import decoding
 import files
 import litert
 import model
 import tasks
 from cli import Refusal, describe
-from sources import problem_list
+from sources import Source, digest, problem_list
 from tensorflow_setup import tf
 
 FORMAT = 5  # raise it when what is stored, or how it is computed, changes
@@ -77,7 +78,7 @@ class Samples:
 class ShardTask:
     """All that it takes to compute the features of some shards anywhere; picklable."""
 
-    source: data.Source  # of these images only
+    source: Source  # of these images only
     rows: range  # of the data set, and of the cache; the first one begins a shard
     names: list[str]  # of the images, for messages
     digests: list[bytes]  # sha256 of each encoded image
@@ -225,15 +226,15 @@ def _provide_shard(task: ShardTask) -> Shard:
 def _decode_images(task: ShardTask, damaged: list, remarks: list) -> Rows:
     """Yield row and pixels of each whole image; add rows and texts to the two lists."""
     images = task.source.read(range(len(task.rows)))
-    for row, name, digest, image in zip(task.rows, task.names, task.digests, images, strict=True):
-        if data.digest(image) != digest:
+    for row, name, known, image in zip(task.rows, task.names, task.digests, images, strict=True):
+        if digest(image) != known:
             reason = f" ({image})" if isinstance(image, OSError) else ""
             change = f"changed or vanished while it was being used{reason}"
             raise Refusal(f"{name} {change}; start again")
         found = []
         try:
-            pixels = data.decode(image, found)
-        except data.DamagedImage as error:
+            pixels = decoding.decode(image, found)
+        except decoding.DamagedImage as error:
             damaged.append((row, str(error)))
             continue
         if found:

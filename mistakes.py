@@ -15,6 +15,7 @@ import data
 import files
 import plots
 import results
+from decoding import decode
 from intervals import Ranking
 from results import Experiment, Run
 
@@ -127,7 +128,7 @@ def write_contact_sheet(experiment: Experiment, ranking: Ranking, dataset: data.
     images = dataset.rows[dataset.validation][[suspect.image for suspect in suspects]]
     read = dataset.source.read(images.tolist())
     for number, (suspect, encoded) in enumerate(zip(suspects, read, strict=True), start=1):
-        image = Image.fromarray(data.decode(encoded))
+        image = Image.fromarray(decode(encoded))
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         axes = figure.add_subplot(rows, COLUMNS, number)
         axes.imshow(image)

@@ -17,7 +17,7 @@ import cli
 import litert
 import sources
 import tasks
-from data import DamagedImage, decode
+from decoding import DamagedImage, decode
 
 
 def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray]]:

@@ -41,10 +41,15 @@ def write_images(folder, classes=("disc", "stripes", "noisé"), each=8, size=32)
     return folder
 
 
-def run_command(program, *arguments, cwd, **options):
-    """Run a command of the project in a folder and return the finished process."""
-    line = [sys.executable, PROJECT / program, *map(str, arguments)]
+def run_python(*arguments, cwd=PROJECT, **options):
+    """Run Python, by default in the project's folder, and return the finished process."""
+    line = [sys.executable, *map(str, arguments)]
     return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=300, **options)
+
+
+def run_command(program, *arguments, **options):
+    """Run a command of the project, and return the finished process."""
+    return run_python(PROJECT / program, *arguments, **options)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import train
 EXP = ["--schedule", "exp"]
 PETS = classes(4, 4, prefix="pets/", names=["cat", "dog"])
 ON_PETS = [*EXP, "--data", "pets", "--image-size", "32", "--cache-dir", "cache"]
-OWN = {"own.py": b"def falling(epoch, lr):\n    return lr - epoch\n"}
+OWN = {"own.py": b"def falling(epoch, lr): return lr - epoch\ndef zero(epoch, lr): return 0\n"}
 
 
 class Pickled:
@@ -37,6 +37,9 @@ CASES = {
     "nonsense rates": (OWN, ["--schedule", "own.py:falling"], "float32 holds; epoch 1 returned -"),
     "unknown flag": ({}, [*EXP, "--epoch-count", "3"], "--epoch-count"),
     "an unread rate": ({}, [*EXP, "--peak-lr", "1e-3"], "--peak-lr: it changes no rate"),
+    "tune and a rate": ({}, [*EXP, "--tune", "--lr", "1e-3"], "--tune chooses the rates itself"),
+    "tune and a peak": ({}, [*EXP, "--tune", "--peak-lr", "1"], "leave out --lr and --peak-lr"),
+    "tune nothing": (OWN, ["--tune", "--schedule", "own.py:zero"], "own.zero is 0 in every epoch"),
     "no epochs": ({}, [*EXP, "--epochs", "0"], "--epochs: must be from 1 to 100,000, got 0"),
     "no rate": ({}, [*EXP, "--lr", "nan"], "--lr: must be from 1e-30 to 3"),
     "a whole fraction": ({}, [*EXP, "--validation-fraction", "1"], "--validation-fraction: must"),

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from conftest import PROJECT, numbers, run_command
+from conftest import PROJECT, numbers, run_command, run_python
 
 import data
 import features
 import tasks
 from cli import Refusal
+from sources import Source
 
 EXPERIMENT = [
     *("--schedule", "exp", "--seeds", "2", "--epochs", "60", "--lr", "1e-3"),
@@ -110,7 +111,7 @@ class Names(Sequence):
 def test_ten_thousand_shards_cost_the_driver_little(executor, tmp_path):
     resource = pytest.importorskip("resource", reason="Windows does not count it")
     names, submitted = Names(), []
-    lists = data.Source(names), range(len(names)), names, [bytes(range(32))] * len(names)
+    lists = Source(names), range(len(names)), names, [bytes(range(32))] * len(names)
     whole = features.ShardTask(*lists, tmp_path, features.engine(), 96, "scale", "random")
 
     def plan():
@@ -144,9 +145,8 @@ def test_a_node_that_differs_is_refused(cluster, tmp_path):
 
 def test_ray_is_not_needed_and_its_absence_is_told(tmp_path):
     code = "import sys; sys.modules['ray'] = None; import train; sys.exit(train.main(sys.argv[1:]))"
-    line = [sys.executable, "-c", code, *EXPERIMENT, "--ray", "local"]
-    options = {"cwd": tmp_path, "env": {"PYTHONPATH": str(PROJECT)}, "capture_output": True}
-    refused = subprocess.run(line, **options, text=True)
+    options = {"cwd": tmp_path, "env": {"PYTHONPATH": str(PROJECT)}}
+    refused = run_python("-c", code, *EXPERIMENT, "--ray", "local", **options)
     told = refused.stderr.splitlines()[-1]
     assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
     assert told.startswith("train.py: error: --ray needs: pip install -r requirements-ray.txt")

@@ -13,6 +13,8 @@ from image_files import classes, picture, read_all, refusal, write
 
 import data
 from cli import Refusal
+from decoding import DamagedImage, decode
+from sources import digest
 
 
 def sides(dataset):
@@ -30,8 +32,8 @@ def test_digits_are_embedded_and_a_part_of_them_pickles_small(tmp_path, monkeypa
     for train, validation in dataset.counts().values():
         assert 0.1 < validation / (train + validation) < 0.3
     image, last = dataset.source.read([0, 1796])
-    assert data.digest(last) == dataset.digests[1796]
-    assert data.decode(image).shape == (8, 8, 3) and data.decode(image).max() == 239  # 15 of 16
+    assert digest(last) == dataset.digests[1796]
+    assert decode(image).shape == (8, 8, 3) and decode(image).max() == 239  # 15 of 16
     part = pickle.dumps(dataset.source.subset([7, 1796]))
     assert len(part) < 3000 and list(pickle.loads(part).read([1])) == [last]
 
@@ -82,7 +84,7 @@ def test_leaving_images_out_keeps_the_rest_and_both_sides_of_each_class(tmp_path
     smaller = dataset.without(gone)
     assert list(smaller.rows) == [row for row in range(43) if row not in gone]
     assert smaller.names == [dataset.names[row] for row in smaller.rows]
-    assert smaller.digests == [data.digest(encoded) for encoded in read_all(smaller)]
+    assert smaller.digests == [digest(encoded) for encoded in read_all(smaller)]
     assert min(smaller.counts()["b"]) >= 1
     large = dataset.validation[1:40]
     np.testing.assert_array_equal(smaller.validation[smaller.labels == 0], large)
@@ -263,7 +265,7 @@ def test_strange_names_of_files_and_classes_work_and_print_on_one_line(tmp_path)
     assert len(set(dataset.class_names)) == len(STRANGE) + 1
     assert all(text.isprintable() for text in [*dataset.class_names, *dataset.names])
     assert {"ein Käfer", "two\\nlines", "caf\\udce9"} < set(dataset.class_names)
-    assert [data.digest(encoded) for encoded in read_all(dataset)] == dataset.digests
+    assert [digest(encoded) for encoded in read_all(dataset)] == dataset.digests
 
 
 def test_links_are_followed_but_not_in_circles_and_damaged_if_they_lead_nowhere(tmp_path):
@@ -277,5 +279,5 @@ def test_links_are_followed_but_not_in_circles_and_damaged_if_they_lead_nowhere(
     dataset = data.load(str(root))
     counts = {name: sum(sizes) for name, sizes in dataset.counts().items()}
     assert counts == {"a": 3, "b": 5} and dataset.notes == []
-    with pytest.raises(data.DamagedImage, match="cannot be read: "):
-        data.decode(read_all(dataset)[-1])
+    with pytest.raises(DamagedImage, match="cannot be read: "):
+        decode(read_all(dataset)[-1])

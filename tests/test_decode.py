@@ -9,8 +9,7 @@ import pytest
 from image_files import encode
 from PIL import Image
 
-import data
-from decoding import HARMLESS, SURPLUS, TURNED
+from decoding import HARMLESS, SURPLUS, TURNED, DamagedImage, decode
 from tensorflow_setup import tf
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
@@ -59,7 +58,7 @@ EXACT = {
 
 @pytest.mark.parametrize("encoded, expected", EXACT.values(), ids=EXACT)
 def test_images_of_any_kind_become_uint8_rgb(encoded, expected):
-    decoded = data.decode(encoded, remarks := [])
+    decoded = decode(encoded, remarks := [])
     assert decoded.dtype == np.uint8 and remarks == []
     np.testing.assert_array_equal(decoded, expected)
 
@@ -69,18 +68,18 @@ def test_images_of_any_kind_become_uint8_rgb(encoded, expected):
 def test_jpeg_is_decoded_as_tensorflow_does_to_the_last_bit(mode, options):
     encoded = encode(Image.fromarray(PIXELS).convert(mode), "JPEG", quality=70, **options)
     expected = tf.io.decode_jpeg(encoded, channels=3)
-    np.testing.assert_array_equal(data.decode(encoded), expected)
+    np.testing.assert_array_equal(decode(encoded), expected)
     # A CMYK file of another program than Adobe's stores ink, not light.
     encoded = encoded.replace(b"Adobe", b"Other")
-    np.testing.assert_array_equal(data.decode(encoded), tf.io.decode_jpeg(encoded, channels=3))
+    np.testing.assert_array_equal(decode(encoded), tf.io.decode_jpeg(encoded, channels=3))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_exif_orientation_is_ignored_with_a_remark(kind):
-    turned = data.decode(encode(PIXELS, kind, exif=TURN), remarks := [])
-    np.testing.assert_array_equal(turned, data.decode(encode(PIXELS, kind)))
+    turned = decode(encode(PIXELS, kind, exif=TURN), remarks := [])
+    np.testing.assert_array_equal(turned, decode(encode(PIXELS, kind)))
     assert remarks == [TURNED]
-    data.decode(encode(PIXELS, kind, exif=TURN[:6] + b"\xff" * 40), remarks := [])
+    decode(encode(PIXELS, kind, exif=TURN[:6] + b"\xff" * 40), remarks := [])
     assert remarks == []
 
 
@@ -131,7 +130,7 @@ LOSS = {
 @pytest.mark.parametrize("encoded, remark", WITHOUT_LOSS.values(), ids=WITHOUT_LOSS)
 def test_a_warning_that_costs_no_pixels_is_a_remark(encoded, remark):
     # A remark on another image does not count.
-    pixels = data.decode(encoded, remarks := ["another"])
+    pixels = decode(encoded, remarks := ["another"])
     expected = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     np.testing.assert_allclose(pixels, expected, atol=0 if remark else 4)
     assert remarks == (["another", remark] if remark else ["another"])
@@ -140,10 +139,10 @@ def test_a_warning_that_costs_no_pixels_is_a_remark(encoded, remark):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
 def test_an_image_cut_anywhere_is_damaged_unless_all_its_pixels_are_there(kind):
     encoded = encode(PIXELS, kind)
-    pixels, end = data.decode(encoded), len(encoded)
+    pixels, end = decode(encoded), len(encoded)
     for length in [*range(0, end - 40, 37), *range(end - 40, end)]:
-        with contextlib.suppress(data.DamagedImage):
-            np.testing.assert_array_equal(data.decode(encoded[:length]), pixels)
+        with contextlib.suppress(DamagedImage):
+            np.testing.assert_array_equal(decode(encoded[:length]), pixels)
             assert length >= end - 20, "what is missing may only be the mark of the end"
 
 
@@ -180,6 +179,6 @@ BAD |= {f"lost {name}": (encoded, "damaged: ") for name, encoded in LOSS.items()
 
 @pytest.mark.parametrize("encoded, reason", BAD.values(), ids=BAD)
 def test_what_cannot_be_used_says_why_on_one_line(encoded, reason):
-    with pytest.raises(data.DamagedImage) as caught:
-        data.decode(encoded, ["another"])
+    with pytest.raises(DamagedImage) as caught:
+        decode(encoded, ["another"])
     assert reason in str(caught.value) and str(caught.value).isprintable()

@@ -17,6 +17,7 @@ import predict
 import tasks
 from audit import audit
 from cli import Refusal
+from decoding import decode
 from results import HEAD, run_directory
 
 
@@ -57,7 +58,7 @@ def test_both_files_say_what_the_features_of_training_say(experiment, tmp_path):
     with np.load(run_directory(experiment.directory, "exp", 0) / HEAD) as head:
         expected = softmax(values @ head["kernel"] + head["bias"], axis=1)
     for encoded, probabilities in zip(dataset.source.read(dataset.rows), expected, strict=True):
-        pixels = data.decode(encoded)[None]
+        pixels = decode(encoded)[None]
         np.testing.assert_allclose(litert(pixels)[0], probabilities, atol=2e-6)
         np.testing.assert_allclose(keras(pixels)[0], probabilities, atol=1e-4)
     assert np.ptp(expected, axis=0).max() > 0.1

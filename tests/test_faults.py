@@ -236,15 +236,6 @@ def test_a_complete_cache_may_be_read_only(copy, whole, mount):
     assert_same(copy, whole)
 
 
-def test_a_damaged_shard_is_named_and_made_again_with_the_same_numbers(copy, whole):
-    (path,) = copy.glob(f".cache/*/*/{features.ROWS}")
-    before = path.read_bytes()
-    path.write_bytes(bytes([before[0] ^ 1]) + before[1:])
-    finish(copy, RESUME, r"cache: .*/shard-00000\.json is damaged .*\n")
-    assert path.read_bytes() == before
-    assert_same(copy, whole)
-
-
 def test_an_image_that_vanishes_is_told_by_name_and_nothing_is_begun(place):
     command = Command(place, EXPERIMENT)
     # The data set is read, then TensorFlow converts the model for LiteRT.

@@ -15,6 +15,7 @@ import features
 import model
 import tasks
 from cli import Refusal
+from decoding import decode
 
 SIZE = 32
 build_once = functools.cache(model.backbone)
@@ -46,7 +47,7 @@ def test_features_are_those_of_the_keras_model(tmp_path, kind, monkeypatch):
     dataset = data.load(str(write_images(folder, ["noisé"], each=6, size=30)))
     by_litert = values(extract(dataset, tmp_path, kind))
     prepare, backbone = model.preprocessing(SIZE, kind), model.backbone(SIZE)
-    images = [data.decode(encoded)[None] for encoded in dataset.source.read(dataset.rows)]
+    images = [decode(encoded)[None] for encoded in dataset.source.read(dataset.rows)]
     expected = [backbone(prepare(image), training=False)[0] for image in images]
     np.testing.assert_allclose(by_litert, expected, atol=1e-4)
     monkeypatch.setattr(features, "engine", lambda: "keras, as without LiteRT")

@@ -1,12 +1,9 @@
 """Files are whole or absent, locks hold, and only temporary files of dead processes are removed."""
 
 import os
-import stat
-import subprocess
-import sys
 
 import pytest
-from conftest import PROJECT
+from conftest import run_python
 
 import files
 import runs
@@ -23,15 +20,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         files.write_atomically(tmp_path / "folder", "new")  # A folder cannot be replaced by a file.
     assert refused.value.filename == str(tmp_path / "folder")
     assert path.read_text() == "old" and sorted(os.listdir(tmp_path)) == ["file", "folder"]
-
-
-def test_a_written_file_can_be_read_by_those_the_umask_allows(tmp_path):
-    before = os.umask(0o027)
-    try:
-        files.write_atomically(tmp_path / "file", "x")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
 
 def test_json_is_read_back_or_refused(tmp_path):
@@ -51,7 +39,7 @@ def test_only_temporary_files_of_the_projects_own_naming_are_removed(tmp_path):
     # A process that is killed in the middle of a write leaves its temporary file.
     code = "import os, files; os.replace = lambda *_: os._exit(9)\n"
     code += f"files.write_atomically({str(tmp_path / 'config.json')!r}, 'half')"
-    subprocess.run([sys.executable, "-c", code], cwd=PROJECT)
+    run_python("-c", code)
     assert len(os.listdir(tmp_path)) == 1
     kept = [tmp_path / name for name in (".a.0123456.tmp", ".notes.tmp", "config.json")]
     for path in kept:
@@ -62,11 +50,9 @@ def test_only_temporary_files_of_the_projects_own_naming_are_removed(tmp_path):
 
 def test_a_directory_is_locked_by_one_process_at_a_time(tmp_path):
     code = f"import files, pathlib\nwith files.lock(pathlib.Path({str(tmp_path)!r})): pass"
-    line = [sys.executable, "-c", code]
     with files.lock(tmp_path):
-        refused = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True)
-        assert "another process is working on it" in refused.stderr
-    assert subprocess.run(line, cwd=PROJECT).returncode == 0
+        assert "another process is working on it" in run_python("-c", code).stderr
+    assert run_python("-c", code).returncode == 0
 
 
 @pytest.mark.parametrize("whole", [True, False])

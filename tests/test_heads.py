@@ -10,6 +10,7 @@ from feature_files import RATES, make_task
 import data
 import features
 import model
+from decoding import decode
 from heads import HeadsTask, drop_out, find_trainer, order, split_heads, train_heads
 from tasks import Threads
 from tensorflow_setup import keras, tf
@@ -70,7 +71,7 @@ def test_training_on_features_is_training_through_the_whole_frozen_model(images,
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
     samples = features.Samples(computed.directory, dataset.labels, 3, *sides)
     task = HeadsTask(samples, {"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)
-    pixels = np.stack([data.decode(encoded) for encoded in dataset.source.read(dataset.rows)])
+    pixels = np.stack([decode(encoded) for encoded in dataset.source.read(dataset.rows)])
     kernel = model.initial_kernel(3, seed=0)
     whole = model.join_model(kernel, np.zeros(3), 32, "scale", "imagenet", 0.0)
     whole.compile(keras.optimizers.Adam(), LOSS, metrics=["accuracy"])
@@ -110,6 +111,8 @@ def test_seeds_in_parallel_threads_are_one_after_the_other_to_the_last_bit(tmp_p
     one_by_one = [train(task) for task in tasks]
     # A thread traces once for all seeds.
     assert find_trainer(tasks[0]).train_epoch.experimental_get_tracing_count() == 1
+    # Only the cores are divided, never a sum.
+    assert tf.config.threading.get_intra_op_parallelism_threads() == 1
     with Threads(2) as executor:
         parallel = list(executor.map(train, tasks))
     for first, second in zip(one_by_one, parallel, strict=True):

@@ -4,12 +4,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import PROJECT, run_command
+from conftest import run_command, run_python
 from image_files import encode
 
 import predict
@@ -87,8 +85,8 @@ def test_a_tflite_file_answers_for_images_of_any_size_without_tensorflow(whole, 
         (tmp_path / f"{number}.png").write_bytes(encode(np.resize(pixels, (*shape, 3))))
     code = "import sys, predict\nassert predict.main(sys.argv[1:]) == 0\n"
     code += "print({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules))"
-    line = [sys.executable, "-c", code, whole / "model.tflite", *sorted(tmp_path.glob("*.png"))]
-    *answers, loaded = subprocess.check_output(line, cwd=PROJECT, text=True).splitlines()
+    told = run_python("-c", code, whole / "model.tflite", *sorted(tmp_path.glob("*.png")))
+    *answers, loaded = told.stdout.splitlines()
     assert loaded == "set()"
     first, again, *_, last = (answer.partition(": ")[2] for answer in answers)
     assert first == again == last and len(answers) == len(shapes)

@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from conftest import PROJECT, run_python
 from image_files import picture, read_all, refusal
 
 import data
+from decoding import decode
+from sources import digest
 from tensorflow_setup import tf
 
 IMAGE_KEY, LABEL_KEY, TEXT_KEY = "image/encoded", "image/class/label", "image/class/text"
@@ -150,7 +153,6 @@ def test_an_empty_file_is_noted_and_globs_that_give_no_image_are_refused(records
     assert refusal(train="", test="") == "--train '' matches no file"
 
 
-PROJECT = Path(data.__file__).parent
 IMAGE_AND_LABEL = {
     "image": tfds.features.Image(encoding_format="png"),
     "label": tfds.features.ClassLabel(names=["wolf", "ant"]),
@@ -200,12 +202,12 @@ def tfds_dir(tmp_path_factory):
 def test_label_and_name_of_each_image_are_the_data_sets_own(name):
     dataset = data.load(f"tfds:{name}")
     assert dataset.name == name and dataset.class_names == ["wolf", "ant"]
-    values = [int(data.decode(encoded)[3, 4, 2]) for encoded in read_all(dataset)]
+    values = [int(decode(encoded)[3, 4, 2]) for encoded in read_all(dataset)]
     # Value of the pixels, label, side.
     expected = {(0, 1, 0), (1, 0, 0), (2, 1, 0), (3, 0, 0), (4, 1, 0), (90, 0, 1), (91, 1, 1)}
     assert set(zip(values, dataset.labels, dataset.validation, strict=True)) == expected
     part = pickle.loads(pickle.dumps(dataset.source)).subset([1, 4, 6])
-    some = [data.digest(encoded) for encoded in part.read(range(3))]
+    some = [digest(encoded) for encoded in part.read(range(3))]
     assert some == [dataset.digests[row] for row in (1, 4, 6)]
     assert data.load(f"tfds:{name}").fingerprint == dataset.fingerprint
 
@@ -222,7 +224,7 @@ def test_a_class_without_images_keeps_its_output_and_is_noted():
 def test_of_several_images_and_labels_the_supervised_ones_are_taken():
     dataset = data.load("tfds:tiny_pets")
     assert dataset.class_names == ["wolf", "ant"]
-    assert sorted(int(data.decode(image)[0, 0, 0]) for image in read_all(dataset)) == [*range(5)]
+    assert sorted(int(decode(image)[0, 0, 0]) for image in read_all(dataset)) == [*range(5)]
 
 
 UNUSABLE = {
@@ -257,8 +259,8 @@ def test_a_damaged_data_set_is_named_with_its_folder(tfds_dir, tmp_path, monkeyp
 
 def test_a_package_that_is_missing_for_a_format_is_named():
     code = "import sys; sys.modules['array_record'] = None; import data"
-    line = [sys.executable, "-c", f"{code}; data.load('tfds:array_split')"]
-    last = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True).stderr.splitlines()[-1]
+    told = run_python("-c", f"{code}; data.load('tfds:array_split')").stderr
+    last = told.splitlines()[-1]
     assert "Refusal" in last and "array_record" in last and "; install what is missing" in last
 
 

@@ -2,18 +2,15 @@
 
 import math
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from conftest import run_command, run_python
 from experiment_files import CONDITIONS, write_experiment, write_reference, write_report, write_run
 
 import intervals
 import report
 from audit import audit
 
-ROOT = Path(__file__).parents[1]
 # Correct images of 60: linear is far better than exp, and warm like linear.
 RIGHT = {"exp": [30, 31, 32], "linear": [56, 57, 58], "warm": [56, 56, 58]}
 
@@ -225,18 +222,12 @@ def test_what_cannot_be_checked_is_said(tmp_path):
 # --- Command ----------------------------------------------------------------------------------
 
 
-def command(*arguments, **options):
-    """Run report.py as a user does."""
-    line = [sys.executable, ROOT / "report.py", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, **options)
-
-
 def test_command_prints_the_summary_and_writes_the_same_bytes_each_time(tmp_path):
     experiment = write_experiment(tmp_path / "x", RIGHT)
     # The user's settings of matplotlib change nothing, and a terminal may lack ±.
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\n")
     unusual = {**os.environ, "MPLBACKEND": "unknown", "PYTHONIOENCODING": "ascii"}
-    done = command(experiment, cwd=tmp_path, env=unusual)
+    done = run_command("report.py", experiment, cwd=tmp_path, env=unusual)
     assert (done.returncode, done.stderr) == (0, "")
     paths = [path for path in experiment.rglob("*") if path.suffix in (".md", ".svg")]
     written = {path: path.read_bytes() for path in paths}
@@ -253,19 +244,5 @@ def test_a_report_needs_neither_tensorflow_nor_scikit_learn(tmp_path):
         "import sys, report; report.main(sys.argv[1:]);"
         "print({'tensorflow', 'keras', 'sklearn', 'matplotlib.pyplot'} & set(sys.modules))"
     )
-    line = [sys.executable, "-c", code, experiment]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-c", code, experiment)
     assert done.stdout.endswith("set()\n"), done.stderr
-
-
-MISTAKES = {
-    "": "the following arguments are required: experiment",
-    "nowhere": "nowhere does not hold config.json; give a folder train.py made",
-}
-
-
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES.items())
-def test_a_mistake_costs_one_line(tmp_path, arguments, message):
-    done = command(*arguments.split(), cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"report.py: error: {message}\n"

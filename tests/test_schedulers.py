@@ -2,14 +2,11 @@
 
 import functools
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_command
 
-import schedulers
 from cli import Refusal
 from schedulers import SCHEDULES, find_schedule, unroll, unroll_all
 
@@ -58,19 +55,12 @@ by_name = pytest.mark.parametrize("name", SCHEDULES)
 
 
 def close(wanted, rel):
-    return pytest.approx(
-        wanted, rel=rel, abs=0
-    )  # without abs=0, pytest also takes anything within 1e-12
+    # Without abs=0, pytest also takes anything within 1e-12.
+    return pytest.approx(wanted, rel=rel, abs=0)
 
 
 def rates_of(name, *, lr=4e-5, epochs=None, **parameters):
     return unroll_all([name], epochs, lr=lr, **parameters)[name]
-
-
-def run_python(*arguments):
-    place = Path(schedulers.__file__).parent
-    line = [sys.executable, *arguments]
-    return subprocess.run(line, cwd=place, capture_output=True, text=True, timeout=30)
 
 
 @pytest.fixture
@@ -102,14 +92,7 @@ def test_every_schedule_has_a_golden_row_on_each_boundary_of_its_run(name):
 
 
 def test_runs_are_as_long_as_in_the_report():
-    lengths = {name: epochs for name, (_schedule, epochs) in SCHEDULES.items()}
-    assert lengths == {
-        "exp": 60,
-        "linear": 50,
-        "exp_warmup": 50,
-        "linear_warmup": 70,
-        "constant": 50,
-    }
+    assert [SCHEDULES[name][1] for name in GOLDEN] == [60, 50, 50, 70, 50]
 
 
 @by_name
@@ -226,14 +209,14 @@ def test_files_of_one_name_have_labels_of_their_own_and_may_import_their_neighbo
 
 
 def test_the_command_prints_the_four_columns_or_the_chosen_ones(own):
-    told = run_python("schedulers.py")
+    told = run_command("schedulers.py")
     assert (told.returncode, told.stderr) == (0, "")
     lines = told.stdout.splitlines()
     assert lines[0].split() == ["epoch", "exp", "linear", "exp_warmup", "linear_warmup"]
     assert lines[1].split() == ["0", "3.6193e-05", "4.0000e-05", "0.0000e+00", "0.0000e+00"]
     assert lines[70].split() == ["69", "4.0000e-06"]
     long = own("def f(epoch, lr): return 1.0\n", "a_rather_long_label.py")
-    chosen = run_python("schedulers.py", long, "exp").stdout.splitlines()
+    chosen = run_command("schedulers.py", long, "exp").stdout.splitlines()
     # The own schedule has 50 epochs, exp has 60.
     assert [chosen[row].rstrip() for row in (0, 1, 60)] == [
         "epoch  a_rather_long_label.f                    exp",
@@ -243,7 +226,7 @@ def test_the_command_prints_the_four_columns_or_the_chosen_ones(own):
 
 
 def test_the_command_refuses_in_one_line_with_status_2():
-    refused = run_python("schedulers.py", "cosine")
+    refused = run_command("schedulers.py", "cosine")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("schedulers.py: error: unknown schedule 'cosine'")
     assert refused.stderr.count("\n") == 1

@@ -4,15 +4,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import EXPERIMENT, PROJECT, RESUME, RUNS, numbers, run_command
+from conftest import EXPERIMENT, RESUME, RUNS, numbers, run_command, run_python
 
 import events
 import files
@@ -189,7 +187,6 @@ def test_tensorboard_serves_the_scalars_and_hyperparameters_of_every_run(tensorb
 def test_help_and_typing_errors_do_not_need_tensorflow(arguments, tmp_path):
     code = f"import sys, train\ntry: sys.exit(train.main({arguments}))\n"
     code += "finally: print('tensorflow' in sys.modules)"
-    line = [sys.executable, "-c", code]
-    told = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True)
+    told = run_python("-c", code)
     assert told.stdout.splitlines()[-1] == "False"
     assert told.returncode == (2 if "exq" in arguments else 0)

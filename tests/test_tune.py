@@ -128,20 +128,3 @@ def test_after_a_kill_in_the_grid_or_in_the_runs_a_resume_ends_the_same(experime
     resumed = run_command("train.py", "--resume", "tensorboard/tuned", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert numbers(tmp_path / "tensorboard/tuned") == numbers(experiment / "tensorboard/tuned")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["exp", "--lr", "1e-3"], "--tune chooses the rates itself; leave out --lr and --peak-lr"),
-        (["exp", "--peak-lr", "1e-3"], "--tune chooses the rates itself; leave out"),
-        (["mine.py:zero"], "mine.zero is 0 in every epoch"),
-    ],
-)
-def test_a_rate_and_a_schedule_that_is_0_throughout_do_not_go_with_tune(
-    arguments, reason, tmp_path
-):
-    (tmp_path / "mine.py").write_text("def zero(epoch, lr):\n    return 0\n")
-    refused = run_command("train.py", "--tune", "--schedule", *arguments, cwd=tmp_path)
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert reason in refused.stderr
