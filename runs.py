@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +28,6 @@ import results
 import tasks
 from cli import Refusal
 from results import Conditions, Config, Result, Run
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A trained run that lacks only its result.json."""
-
-    directory: Path  # where it was written
-    run: Path  # where it belongs
-    result: Result
 
 
 def train_missing(
@@ -55,11 +46,10 @@ def train_missing(
             bar.total += sum(map(len, groups[-1].rates.values()))
     options = experiment, config.conditions, bar.report, executor.retries
     train = functools.partial(train_runs, *options)
-    for attempts in tasks.run_tasks(executor, train, groups, bar.show):
+    for trained in tasks.run_tasks(executor, train, groups, bar.show):
         bar.show()
-        for attempt in attempts:
-            publish(attempt)
-            result = attempt.result
+        for directory, result in trained.items():
+            publish(experiment, directory, result)
             final = result.val_accuracy[-1], result.val_loss[-1]
             accuracy, loss = ("not finite" if end is None else f"{end:.4f}" for end in final)
             told = f"validation accuracy {accuracy}, loss {loss} after {len(result.rate)} epochs"
@@ -90,12 +80,12 @@ def train_runs(
     report: Callable[[tasks.Progress], None],
     retries: bool,
     task: heads.HeadsTask,
-) -> list[Attempt]:
-    """Train runs of one seed, log every epoch, and return them to be published.
+) -> dict[Path, Result]:
+    """Train runs of one seed, log every epoch, and return {directory: result} to be published.
 
     With `retries`, another attempt at these runs may still be writing.
     """
-    start, attempts = time.time(), []
+    start, trained = time.time(), {}
     runs = {label: results.run_directory(experiment, label, task.seed) for label in task.rates}
     directories = {label: _make_directory(run, retries) for label, run in runs.items()}
     curves = {label: {name: [] for name in events.CURVES} for label in runs}
@@ -114,8 +104,8 @@ def train_runs(
         _log_hyperparameters(directories[label], result, start)
         np.savez(directories[label] / results.HEAD, kernel=head.kernel, bias=head.bias)
         results.write_outputs(directories[label] / results.VALIDATION, head.outputs)
-        attempts.append(Attempt(directories[label], runs[label], result))
-    return attempts
+        trained[directories[label]] = result
+    return trained
 
 
 def _make_directory(run: Path, retries: bool) -> Path:
@@ -158,10 +148,10 @@ def _log_hyperparameters(directory: Path, result: Result, start: float) -> None:
         events.append(directory, Event(wall_time=time.time(), summary=content))
 
 
-def publish(attempt: Attempt) -> None:
-    """Write the result of a run and put it where it belongs; only the driver may."""
-    directory, run = attempt.directory, attempt.run
-    files.write_json(directory / results.RESULT, asdict(attempt.result))
+def publish(experiment: Path, directory: Path, result: Result) -> None:
+    """Write the result of a run and put the run where it belongs; only the driver may."""
+    run = results.run_directory(experiment, result.schedule, result.seed)
+    files.write_json(directory / results.RESULT, asdict(result))
     if directory != run:
         old = run.with_name(f".{run.name}.old")
         if run.exists():
