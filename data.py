@@ -54,7 +54,7 @@ class Dataset(Listing):
 
 
 def load(
-    source: str = "digits",
+    source: str | None = "digits",
     train: str | None = None,
     test: str | None = None,
     validation_fraction: float = 0.2,

@@ -25,8 +25,8 @@ class Settings:
     # fmt: off
     schedule: list[str] = flag((), schedulers.NAMES_HELP, nargs="+", metavar="NAME")
     name: str = flag(None, "of this experiment's folder in --logdir (default: the time)")
-    data: str = flag("digits", "digits, tfds:NAME, or a folder of images by class, with a split "
-        "or without")
+    data: str | None = flag("digits", "digits, tfds:NAME, or a folder of images by class, with a "
+        "split or without")
     train: str | None = flag(None, "TFRecords to train on, instead of --data", metavar="GLOB")
     test: str | None = flag(None, "TFRecords to validate on, with --train", metavar="GLOB")
     validation_fraction: float = flag(0.2, "part held out where the data have no validation split",

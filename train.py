@@ -56,7 +56,9 @@ def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
     name = given.setdefault("name", datetime.datetime.now().strftime("%Y%m%d-%H%M%S"))
     if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
         parser.error(f"--name must be a plain folder name, got {name!r}")
-    if not records and given.get("data", Settings.data) == "digits":
+    if records:
+        given["data"] = None
+    elif given.get("data", Settings.data) == "digits":
         given.setdefault("image_size", DIGITS_SIZE)
     for path in given.get("export", ()):
         if Path(path).suffix not in (".keras", ".tflite"):
