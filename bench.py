@@ -10,6 +10,7 @@ process of its own, which nothing has warmed up. Linux only: /proc tells the mem
 import argparse
 import contextlib
 import functools
+import itertools
 import re
 import sys
 import tempfile
@@ -64,8 +65,10 @@ def write_images(folder: Path, options: argparse.Namespace) -> int:
     else:
         numbers, random = np.arange(options.images or GENERATED), np.random.default_rng(0)
         labels, validation = numbers % CLASSES, numbers < max(24, HELD_OUT * len(numbers))
-        # Noise, brighter by class; 150 x 150 pixels and 13 KB, as the report's.
-        pixels = (random.integers(20 * i, 20 * i + 156, (30, 30, 3), np.uint8) for i in labels)
+        # Noise of 150 x 150 pixels and 13 KB, as the report's. Each class has its colour, because
+        # classes that can hardly be told apart keep the reference far longer than photographs do.
+        colours = 99 * np.array(list(itertools.product((0, 1), repeat=3)), np.uint8)
+        pixels = (colours[i] + random.integers(0, 156, (30, 30, 3), np.uint8) for i in labels)
         images = (simplejpeg.encode_jpeg(of.repeat(5, 0).repeat(5, 1), 75) for of in pixels)
     if np.bincount(2 * labels + validation).min() < 4:
         raise cli.Refusal("a class has fewer than 4 images on a side; raise --images")
