@@ -67,7 +67,7 @@ def write_images(folder: Path, options: argparse.Namespace) -> int:
         labels, validation = numbers % CLASSES, numbers < max(24, HELD_OUT * len(numbers))
         # Noise of 150 x 150 pixels and 13 KB, as the report's. Each class has its colour, because
         # classes that can hardly be told apart keep the reference far longer than photographs do.
-        colours = 99 * np.array(list(itertools.product((0, 1), repeat=3)), np.uint8)
+        colours = np.array(list(itertools.product((0, 99), repeat=3)), np.uint8)
         pixels = (colours[i] + random.integers(0, 156, (30, 30, 3), np.uint8) for i in labels)
         images = (simplejpeg.encode_jpeg(of.repeat(5, 0).repeat(5, 1), 75) for of in pixels)
     if np.bincount(2 * labels + validation).min() < 4:
