@@ -20,7 +20,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -128,9 +128,9 @@ class Reference:
 class Tuning:
     """The content of tuning/seed-K.json: how each head of the grid ends; None where it diverged."""
 
+    RETIRED: ClassVar = ("accuracy",)
     peaks: list[float]
     loss: dict[str, list[float | None]]  # label -> loss of every peak on the held-out fifth
-    accuracy: dict[str, list[float | None]]
     chosen: dict[str, float]  # label -> peak; without labels whose heads all diverged
 
 
@@ -182,19 +182,31 @@ def write_reference(experiment: Path, reference: Reference) -> None:
 
 
 def read_dataclass(kind: type, path: Path, **others: Any) -> Any:
-    """Return the dataclass in a JSON file, with `others` not in it; raises Refusal."""
+    """Return the dataclass in a JSON file, with `others` not in it; raises Refusal.
+
+    A field that the file lacks takes its default, so that a new one leaves old experiments
+    readable; the class lists in RETIRED what only older files hold.
+    """
     return _build(kind, files.read_json(path) | others, path)
 
 
 def _build(kind: type, value: dict[str, Any], path: Path) -> Any:
-    fields = {field.name: field.type for field in dataclasses.fields(kind)}
-    if wrong := ", ".join(sorted(set(value) ^ set(fields))):
-        reason = f"not in the format of this version ({wrong})"
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    value = {name: value[name] for name in value if name not in getattr(kind, "RETIRED", ())}
+    wrong = [f"unknown: {name}" for name in sorted(value.keys() - fields.keys())]
+    lacking = [name for name in fields if name not in value and not _has_default(fields[name])]
+    wrong += [f"missing: {name}" for name in lacking]
+    if wrong:
+        reason = f"not in the format of this version ({'; '.join(wrong)})"
         raise Refusal(f"{path} is {reason}; restore it, or start a new experiment")
-    for name, inner in fields.items():
-        if dataclasses.is_dataclass(inner) and isinstance(value[name], dict):
-            value = value | {name: _build(inner, value[name], path)}
+    for name, content in value.items():
+        if dataclasses.is_dataclass(fields[name].type) and isinstance(content, dict):
+            value[name] = _build(fields[name].type, content, path)
     return kind(**value)
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    return not field.default is field.default_factory is dataclasses.MISSING
 
 
 def read_config(experiment: Path) -> Config:

@@ -91,10 +91,9 @@ def tune(
 
 def _collect(grid: Grid, classes: int) -> Tuning:
     peaks = sorted({peak for _, peak in grid})
-    loss, accuracy = ({label: [] for label, _ in grid} for _ in range(2))
+    loss = {label: [] for label, _ in grid}
     for label, peak in itertools.product(loss, peaks):
         head = grid[label, peak]
         diverged = is_diverged(head.loss, head.val_loss, classes)
         loss[label].append(None if diverged else head.val_loss)
-        accuracy[label].append(None if diverged else head.val_accuracy)
-    return Tuning(peaks, loss, accuracy, choose_peaks(peaks, loss))
+    return Tuning(peaks, loss, choose_peaks(peaks, loss))

@@ -111,7 +111,7 @@ def write_experiment(
     config = results.Config(settings, rates, results.Data(**about | data), CONDITIONS, None, "3.11")
     results.write_config(experiment, config, [f"image {i}" for i in range(IMAGES)])
     for seed, loss in enumerate(grids or []):
-        tuning = results.Tuning(PEAKS, loss, loss, intervals.choose_peaks(PEAKS, loss))
+        tuning = results.Tuning(PEAKS, loss, intervals.choose_peaks(PEAKS, loss))
         results.write_tuning(experiment, seed, tuning)
     for label, counts in right.items():
         for seed, count in enumerate(counts):

@@ -45,12 +45,12 @@ def assert_refused(experiment, message):
         (f"{RUN}/result.json", "rate.0", 1e-5, f"{RUN}: result.json has other rates"),
         (f"{RUN}/result.json", "conditions.dropout", 0.5, f"{RUN} was made with dropout 0.5"),
         (f"{RUN}/result.json", "conditions.keras", "3", "was made with keras '3' instead of"),
-        ("reference.json", "more", 1, "not in the format of this version .more."),
+        ("reference.json", "more", 1, "not in the format of this version .unknown: more."),
         ("config.json", "schedules.exp", [1e-5] * 3, "exp/seed-0: result.json has other rates"),
         ("config.json", "data.validation", [21, 20, 20], "does not hold 61 validation images"),
         ("config.json", "data.validation", [21, 19, 20], "its labels are not those of"),
         ("config.json", "settings.seeds", 1, "exp/seed-1 is not a run of this experiment"),
-        ("config.json", "more", 1, "not in the format of this version .more."),
+        ("config.json", "more", 1, "not in the format of this version .unknown: more."),
         ("reference.json", "val_categorical_accuracy", 0.99, "accuracy 0.9.*, 0.99 was logged"),
         ("reference.json", "val_loss", 0.1, "loss 0.2 of its images, 0.1 was logged"),
     ],
@@ -64,6 +64,25 @@ def test_a_forged_number_is_refused(experiment, file, field, value, message):
     place[int(last) if last.isdecimal() else last] = value
     (experiment / file).write_text(json.dumps(content))
     assert_refused(experiment, message)
+
+
+def test_a_record_takes_defaults_for_what_it_lacks_and_refuses_what_it_does_not_know(experiment):
+    path = experiment / "config.json"
+    written = json.loads(path.read_text())
+    del written["settings"]["skip_damaged"]
+    path.write_text(json.dumps(written))
+    assert not audit.audit(experiment).config.settings.skip_damaged
+    del written["conditions"]["dropout"]
+    written["conditions"]["noise"] = 1
+    path.write_text(json.dumps(written))
+    assert_refused(experiment, r"config.json is not .* \(unknown: noise; missing: dropout\)")
+
+
+def test_a_grid_of_an_older_version_is_read(tmp_path):
+    write_experiment(tmp_path / "x", {"exp": [50]}, grids=[{"exp": [3, 1, 2, 4]}])
+    path = results.tuning_path(tmp_path / "x", 0)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "accuracy": {"exp": [0.5] * 4}}))
+    assert audit.audit(tmp_path / "x").tuning[0].chosen == {"exp": 1e-3}
 
 
 def cut(name, count, run=RUN):
