@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 
 import events
-import intervals
 import results
-from cli import Refusal
-from results import Conditions, Config, Experiment, Outputs, Reference, Run, Tuning
-from schedulers import scale_to_peak
+from messages import Refusal
+from results import Conditions, Config, Experiment, Outputs, Reference, Run, Tuning, planned_rates
 
 # The logged loss is a sum in float64, the stored losses are float32: their means differ slightly.
 LOSS_TOLERANCE = 1e-5
@@ -77,7 +75,7 @@ def audit_run(
     _compare_means(path, outputs, result.val_accuracy[-1], result.val_loss[-1])
     # A rate of 0 throughout leaves the loss of guessing, on either side of it: not diverged.
     classes = len(config.data.class_names) if result.peak_lr > 0 else math.inf
-    diverged = intervals.is_diverged(result.loss[-1], result.val_loss[-1], classes)
+    diverged = results.is_diverged(result.loss[-1], result.val_loss[-1], classes)
     return Run(result, outputs, diverged)
 
 
@@ -121,14 +119,6 @@ def read_tuning(experiment: Path, config: Config, seed: int) -> Tuning | None:
     tuning = results.read_dataclass(Tuning, path)
     if set(tuning.loss) != set(config.schedules):
         raise Refusal(f"{path} is not of the schedules in config.json")
-    if tuning.chosen != intervals.choose_peaks(tuning.peaks, tuning.loss):
+    if tuning.chosen != results.choose_peaks(tuning.peaks, tuning.loss):
         raise Refusal(f"{path}: the chosen peaks are not those of least loss")
     return tuning
-
-
-def planned_rates(config: Config, tuning: Tuning | None, label: str) -> list[float] | None:
-    """Return the rates that a run of a schedule trains with; None where all its heads diverged."""
-    if tuning is None:
-        return config.schedules[label]
-    peak = tuning.chosen.get(label)
-    return peak and scale_to_peak(config.schedules[label], peak)

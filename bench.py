@@ -30,6 +30,7 @@ import features
 import heads
 import model
 import train
+from messages import Refusal
 from settings import Settings
 from tasks import Threads, cores
 from tensorflow_setup import keras, tf
@@ -71,7 +72,7 @@ def write_images(folder: Path, options: argparse.Namespace) -> int:
         pixels = (colours[i] + random.integers(0, 156, (30, 30, 3), np.uint8) for i in labels)
         images = (simplejpeg.encode_jpeg(of.repeat(5, 0).repeat(5, 1), 75) for of in pixels)
     if np.bincount(2 * labels + validation).min() < 4:
-        raise cli.Refusal("a class has fewer than 4 images on a side; raise --images")
+        raise Refusal("a class has fewer than 4 images on a side; raise --images")
     # Sorted by side and class, so that the fourth part has all of them.
     quarter = set(np.lexsort((labels, validation))[::4].tolist())
     for number, image in enumerate(images):
@@ -227,7 +228,7 @@ def main(arguments: list[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             count = write_images(Path(folder), options)
             repeats = [take_turns(count, Path(folder)) for _ in range(options.repeats)]
-    except (cli.Refusal, OSError) as error:
+    except (Refusal, OSError) as error:
         return cli.refuse("bench.py", error)
     except KeyboardInterrupt:
         return 130

@@ -8,13 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-
-class Refusal(Exception):
-    """A command cannot do what it was asked to; the message says what, where, and what to do."""
-
-
-class Unfinished(Refusal):
-    """An experiment stopped after it had begun, and can be resumed."""
+from messages import describe
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,13 +51,6 @@ def set_up_streams() -> None:
     sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     faulthandler.enable(sys.stderr)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-def describe(error: object, path: object = "a file") -> str:
-    """Return what a Refusal or an OSError says; `path` is where it was, if the system is silent."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or path}: {error.strerror}"
-    return str(error)
 
 
 def refuse(program: str, error: object) -> int:

@@ -17,8 +17,8 @@ import features
 import files
 import model
 import tasks
-from cli import Refusal
-from sources import Source, digest
+from messages import Refusal
+from source import Source, digest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported.
 try:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-import sources
-from cli import Refusal
-from sources import Listing, digest, join_some, problem_list
+from digits import list_digits
+from folders import list_folder
+from messages import Refusal, join_some, problem_list
+from source import Listing, digest
 
 IMBALANCE = 10  # a class with so many times the images of another is worth a note
 
@@ -67,14 +68,18 @@ def load(
     it keeps when others come or go, except in classes of fewer than about 20. Raises Refusal.
     """
     if train is None and source == "digits":
-        listing = sources.list_digits()
+        listing = list_digits()
     elif train is None and not source.startswith("tfds:"):
-        listing = sources.list_folder(source, left_out)
-    else:
-        # It imports TensorFlow, which nothing else here needs.
-        import records
+        listing = list_folder(source, left_out)
+    # These import TensorFlow, which nothing else here needs.
+    elif train is None:
+        from tfds import list_tfds
 
-        listing = records.list_tfds(source) if train is None else records.list_files(train, test)
+        listing = list_tfds(source)
+    else:
+        from records import list_files
+
+        listing = list_files(train, test)
     dataset = _select(listing, np.arange(len(listing.entries)), validation_fraction)
     return replace(dataset, notes=[*dataset.notes, *_notes(dataset)])
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 import audit
-import cli
 import data
 import export
 import features
@@ -32,6 +31,7 @@ import runs
 import tasks
 import tune
 from heads import HeadsTask
+from messages import Refusal, Unfinished, describe
 from reference import solve_reference
 from results import Conditions, Config
 from settings import Settings
@@ -40,7 +40,7 @@ from settings import Settings
 def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None = None) -> None:
     """Run a new experiment, on the Ray cluster at an address if one is given.
 
-    Raises cli.Refusal or OSError; once it has begun cli.Unfinished.
+    Raises Refusal or OSError; once it has begun Unfinished.
     """
     directory = Path(settings.logdir) / settings.name
     _require_new(directory, settings)
@@ -54,7 +54,7 @@ def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None =
 
 
 def resume(directory: Path, ray: str | None = None) -> None:
-    """Finish an experiment; raises cli.Refusal or OSError, where it stops again cli.Unfinished."""
+    """Finish an experiment; raises Refusal or OSError, where it stops again Unfinished."""
     before = results.read_config(directory)
     settings = before.settings
     with files.lock(directory):
@@ -76,7 +76,7 @@ def _require_new(directory: Path, settings: Settings) -> None:
     # A process that was killed at its first write leaves a temporary file.
     if not all(name == files.LOCK or files.TEMPORARY.fullmatch(name) for name in names):
         advice = f"choose another --name, or finish it with --resume {directory}"
-        raise cli.Refusal(f"{directory} exists; {advice}")
+        raise Refusal(f"{directory} exists; {advice}")
     for path in settings.export or ():
         export.require_free(Path(path))
 
@@ -166,7 +166,7 @@ def _complete(
     dataset: data.Dataset,
     executor: Executor,
 ) -> None:
-    """Make what is missing of an experiment; raises cli.Unfinished."""
+    """Make what is missing of an experiment; raises Unfinished."""
     settings = config.settings
     names = [dataset.names[i] for i in np.flatnonzero(dataset.validation)]
     runs.recover(directory)
@@ -193,8 +193,8 @@ def _complete(
         mistakes.write_contact_sheet(experiment, ranking, dataset)
         if settings.export:
             export.export(experiment, ranking, list(map(Path, settings.export)))
-    except (cli.Refusal, OSError) as error:
-        raise cli.Unfinished(cli.describe(error, directory)) from error
+    except (Refusal, OSError) as error:
+        raise Unfinished(describe(error, directory)) from error
     print(_describe_link(directory, "mean" if settings.seeds > 1 else "seed-0"))
 
 
@@ -206,6 +206,6 @@ def _describe_link(directory: Path, group: str) -> str:
 
 def _is_whole(read: Callable, *arguments: Any) -> bool:
     """Whether a reader of audit.py finds its files, and finds them to agree."""
-    with contextlib.suppress(cli.Refusal):
+    with contextlib.suppress(Refusal):
         return read(*arguments) is not None
     return False

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import files
 import model
-from cli import Refusal
 from intervals import Ranking
+from messages import Refusal
 from results import EXPORTS, HEAD, Experiment, read_arrays, run_directory
 from tensorflow_setup import keras
 

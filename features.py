@@ -31,8 +31,8 @@ import files
 import litert
 import model
 import tasks
-from cli import Refusal, describe
-from sources import Source, digest, problem_list
+from messages import Refusal, describe, problem_list
+from source import Source, digest
 from tensorflow_setup import tf
 
 FORMAT = 5  # raise it when what is stored, or how it is computed, changes

@@ -158,23 +158,6 @@ def rank(experiment: Experiment) -> Ranking:
     return Ranking(ranked, scores, compared, gap)
 
 
-def choose_peaks(peaks: list[float], loss: dict[str, list[float | None]]) -> dict[str, float]:
-    """Return the peak of least loss of each schedule, the lower of equal ones."""
-    chosen = {}
-    for label, losses in loss.items():
-        pairs = [pair for pair in zip(losses, peaks, strict=True) if pair[0] is not None]
-        if pairs:
-            chosen[label] = min(pairs)[1]
-    return chosen
-
-
-def is_diverged(loss: float | None, val_loss: float | None, classes: float) -> bool:
-    """Whether a head has a loss that is not finite, or a training loss above that of guessing."""
-    if loss is None or val_loss is None or not math.isfinite(loss + val_loss):
-        return True
-    return loss > math.log(classes)
-
-
 def tuning_losses(experiment: Experiment) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the P peaks that all grids have, and each schedule's losses there: (seeds, P).
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import files
-from cli import Refusal, describe
+from messages import Refusal, describe
 from tensorflow_setup import keras, tf
 
 FEATURES = 1280  # numbers that MobileNetV2 gives for one image after pooling

@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 
 import cli
+import folders
 import litert
-import sources
 import tasks
 from decoding import DamagedImage, decode
+from messages import Refusal, one_line
+from source import FileParts
 
 
 def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray]]:
-    """Return the class names in a file of --export, and its model; raises cli.Refusal.
+    """Return the class names in a file of --export, and its model; raises Refusal.
 
     The model is a function: uint8 (1, H, W, 3) -> probabilities (1, classes), to be copied.
     """
@@ -37,16 +39,16 @@ def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray
     except (ImportError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         advice = "give a .tflite or .keras file that train.py --export wrote"
-        raise cli.Refusal(f"{path}: {reason}; {advice}") from None
+        raise Refusal(f"{path}: {reason}; {advice}") from None
 
 
 def find_images(path: str) -> list[str]:
-    """Return the images in a folder as training finds them, or a file; raises cli.Refusal."""
+    """Return the images in a folder as training finds them, or a file; raises Refusal."""
     if not os.path.isdir(path):
         return [path]
-    images = [image for images, _ in sources.scan(path).values() for image in images]
+    images = [image for images, _ in folders.scan(path).values() for image in images]
     if not images:
-        raise cli.Refusal(f"{path}: no {' '.join(sources.EXTENSIONS)} in this folder")
+        raise Refusal(f"{path}: no {' '.join(folders.EXTENSIONS)} in this folder")
     return images
 
 
@@ -60,20 +62,20 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         paths = [path for argument in given.images for path in find_images(argument)]
         names, model = load_model(given.model)
-    except cli.Refusal as error:
+    except Refusal as error:
         return cli.refuse("predict.py", error)
-    status, source = 0, sources.FileParts([(path, 0, -1) for path in paths])
-    for path, encoded in zip(paths, source.read(range(len(paths))), strict=True):
+    status, images = 0, FileParts([(path, 0, -1) for path in paths])
+    for path, encoded in zip(paths, images.read(range(len(paths))), strict=True):
         try:
             probabilities = model(decode(encoded)[None])[0].copy()
         except DamagedImage as error:
-            print(f"predict.py: {sources.one_line(path)}: {error}", file=sys.stderr)
+            print(f"predict.py: {one_line(path)}: {error}", file=sys.stderr)
             status = 1
             continue
         # Of equal ones the first, as in training.
         first, second = (names[i] for i in np.argsort(-probabilities, kind="stable")[:2])
         answer = {"path": path, "class": first, "probability": float(probabilities.max())}
-        line = f"{sources.one_line(path)}: {first} {answer['probability']:.4f}, then {second}"
+        line = f"{one_line(path)}: {first} {answer['probability']:.4f}, then {second}"
         print(json.dumps(answer | {"second": second}) if given.json else line)
     return status
 

@@ -17,6 +17,7 @@ import mistakes
 import plots
 from audit import audit
 from intervals import Interval, Ranking, Score
+from messages import Refusal
 from results import MOST_REFERENCE_IMAGES, Experiment
 from schedulers import CONTROL
 
@@ -284,7 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         experiment = audit(parser.parse_args(arguments).experiment)
         print(write(experiment, intervals.rank(experiment)), end="")
-    except (cli.Refusal, OSError) as error:
+    except (Refusal, OSError) as error:
         return cli.refuse("report.py", error)
     return 0
 

@@ -16,6 +16,7 @@ runs.py puts runs in place, events.py knows event files, report.py adds summary.
 """
 
 import dataclasses
+import math
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 import files
-from cli import Refusal
+from messages import Refusal
+from schedulers import scale_to_peak
 from settings import Settings
 
 FORMAT = 4  # raise it when what is stored, or how a run is computed, changes
@@ -143,6 +145,31 @@ class Experiment:
     runs: dict[str, list[Run]]  # label -> finished runs by seed; labels without one are left out
     reference: Reference | None
     tuning: dict[int, Tuning]  # seed -> its grid; empty without --tune
+
+
+def choose_peaks(peaks: list[float], loss: dict[str, list[float | None]]) -> dict[str, float]:
+    """Return the peak of least loss of each schedule, the lower of equal ones."""
+    chosen = {}
+    for label, losses in loss.items():
+        pairs = [pair for pair in zip(losses, peaks, strict=True) if pair[0] is not None]
+        if pairs:
+            chosen[label] = min(pairs)[1]
+    return chosen
+
+
+def is_diverged(loss: float | None, val_loss: float | None, classes: float) -> bool:
+    """Whether a head has a loss that is not finite, or a training loss above that of guessing."""
+    if loss is None or val_loss is None or not math.isfinite(loss + val_loss):
+        return True
+    return loss > math.log(classes)
+
+
+def planned_rates(config: Config, tuning: Tuning | None, label: str) -> list[float] | None:
+    """Return the rates that a run of a schedule trains with; None where all its heads diverged."""
+    if tuning is None:
+        return config.schedules[label]
+    peak = tuning.chosen.get(label)
+    return peak and scale_to_peak(config.schedules[label], peak)
 
 
 def run_directory(experiment: Path, label: str, seed: int) -> Path:

@@ -26,7 +26,7 @@ import files
 import heads
 import results
 import tasks
-from cli import Refusal
+from messages import Refusal
 from results import Conditions, Config, Result, Run
 
 
@@ -60,7 +60,7 @@ def _missing_rates(experiment: Path, config: Config, seed: int) -> dict[str, lis
     """Return label and rates of a seed's runs that are still to be made, or made again."""
     tuning, missing = audit.read_tuning(experiment, config, seed), {}
     for label in config.schedules:
-        rates = audit.planned_rates(config, tuning, label)
+        rates = results.planned_rates(config, tuning, label)
         if rates is None:
             print(f"note: every head of {label} seed {seed} diverged, so it has no run")
             continue

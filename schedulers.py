@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cli
+from messages import Refusal
 
 Schedule = Callable[[int, float], float]
 
@@ -99,13 +100,13 @@ def find_schedule(name: str, **parameters: float) -> tuple[str, Schedule, int]:
     path, _, function = name.rpartition(":")
     if not path.endswith(".py"):
         choices = f"{', '.join(SCHEDULES)}, all, or FILE.py:FUNCTION"
-        raise cli.Refusal(f"unknown schedule {name!r}; choose from {choices}")
+        raise Refusal(f"unknown schedule {name!r}; choose from {choices}")
     if not Path(path).is_file():
-        raise cli.Refusal(f"{path}: no such file; --schedule wants FILE.py:FUNCTION")
+        raise Refusal(f"{path}: no such file; --schedule wants FILE.py:FUNCTION")
     sys.path.append(str(Path(path).parent))  # The file may import its neighbours.
     schedule = runpy.run_path(path).get(function)
     if not callable(schedule):
-        raise cli.Refusal(f"{path} has no function {function!r}")
+        raise Refusal(f"{path} has no function {function!r}")
     label = re.sub(r"[^\w.-]", "_", f"{Path(path).stem}.{function}").lstrip(".-")
     return label, schedule, OWN_EPOCHS
 
@@ -113,7 +114,7 @@ def find_schedule(name: str, **parameters: float) -> tuple[str, Schedule, int]:
 def unroll(schedule: Schedule, epochs: int, lr: float, name: str) -> list[float]:
     """Return `epochs` rates, float64, each computed from the last, starting from `lr`.
 
-    Raises cli.Refusal for anything but a number from 0 to LARGEST.
+    Raises Refusal for anything but a number from 0 to LARGEST.
     """
     rates = []
     for epoch in range(epochs):
@@ -121,7 +122,7 @@ def unroll(schedule: Schedule, epochs: int, lr: float, name: str) -> list[float]
         is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
         if not (is_number and 0 <= rate <= LARGEST):
             wanted = "a finite number >= 0 that float32 holds"
-            raise cli.Refusal(f"{name} must return {wanted}; epoch {epoch} returned {rate!r}")
+            raise Refusal(f"{name} must return {wanted}; epoch {epoch} returned {rate!r}")
         lr = float(rate)
         rates.append(lr)
     return rates
@@ -132,14 +133,14 @@ def unroll_all(
 ) -> dict[str, list[float]]:
     """Return `{label: rates}` of the chosen schedules, `all` for the report's four.
 
-    `epochs` None: each schedule's own, or, to be `equal`, the largest of them. Raises cli.Refusal
+    `epochs` None: each schedule's own, or, to be `equal`, the largest of them. Raises Refusal
     also for a name that comes twice; what a user's file raises is not caught.
     """
     names = [name for given in names for name in (ALL if given == "all" else [given])]
     schedules: dict[str, list] = {}
     for name in names:
         if names.count(name) > 1:
-            raise cli.Refusal(f"--schedule names {name} twice")
+            raise Refusal(f"--schedule names {name} twice")
         label, *schedule = find_schedule(name, **parameters)
         while label in schedules:
             label += "-2"  # a function of one name in another file of one name
@@ -162,7 +163,7 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help=NAMES_HELP)
     try:
         tables = unroll_all(parser.parse_args().names)
-    except cli.Refusal as refusal:
+    except Refusal as refusal:
         parser.error(str(refusal))
     columns = [[label, *(f"{rate:.4e}" for rate in rates)] for label, rates in tables.items()]
     width = max(13, *map(len, tables)) + 2

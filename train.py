@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cli
 import schedulers
+from messages import Refusal, Unfinished, describe
 from settings import DIGITS_SIZE, Settings
 
 
@@ -67,7 +68,7 @@ def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
 
 
 def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
-    """Return the rates of every schedule, with --tune also the control's; raises cli.Refusal."""
+    """Return the rates of every schedule, with --tune also the control's; raises Refusal."""
     names = list(settings.schedule)
     if settings.tune and schedulers.CONTROL not in names:
         names.append(schedulers.CONTROL)
@@ -78,10 +79,10 @@ def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
         others = {**flags, flag: value / 2}
         if schedulers.unroll_all(names, settings.epochs, settings.tune, **others) == tables:
             reason = "it changes no rate of the chosen schedules; leave it out"
-            raise cli.Refusal(f"--{flag.replace('_', '-')}: {reason}")
+            raise Refusal(f"--{flag.replace('_', '-')}: {reason}")
     for label, rates in tables.items():
         if settings.tune and not any(rates):
-            raise cli.Refusal(f"{label} is 0 in every epoch; --tune cannot scale it")
+            raise Refusal(f"{label} is 0 in every epoch; --tune cannot scale it")
     return tables
 
 
@@ -128,10 +129,10 @@ def main(arguments: list[str]) -> int:
             experiment.resume(directory, ray)
         else:
             experiment.run(given, tables, ray)
-    except (cli.Refusal, OSError) as error:
+    except (Refusal, OSError) as error:
         advice = f"; continue with: {shlex.join(command)}"
-        unfinished = isinstance(error, cli.Unfinished)
-        return cli.refuse("train.py", cli.describe(error) + (advice if unfinished else ""))
+        unfinished = isinstance(error, Unfinished)
+        return cli.refuse("train.py", describe(error) + (advice if unfinished else ""))
     return 0
 
 

@@ -17,8 +17,7 @@ import numpy as np
 
 from features import Samples
 from heads import EpochMetrics, HeadsTask, split_heads, train_heads
-from intervals import choose_peaks, is_diverged
-from results import Tuning, write_tuning
+from results import Tuning, choose_peaks, is_diverged, write_tuning
 from schedulers import scale_to_peak
 from tasks import Progress, TrainingBar, run_tasks
 

@@ -111,12 +111,12 @@ def write_experiment(
     config = results.Config(settings, rates, results.Data(**about | data), CONDITIONS, None, "3.11")
     results.write_config(experiment, config, [f"image {i}" for i in range(IMAGES)])
     for seed, loss in enumerate(grids or []):
-        tuning = results.Tuning(PEAKS, loss, intervals.choose_peaks(PEAKS, loss))
+        tuning = results.Tuning(PEAKS, loss, results.choose_peaks(PEAKS, loss))
         results.write_tuning(experiment, seed, tuning)
     for label, counts in right.items():
         for seed, count in enumerate(counts):
             tuning = audit.read_tuning(experiment, config, seed)
-            planned = audit.planned_rates(config, tuning, label)
+            planned = results.planned_rates(config, tuning, label)
             loss = (losses or {}).get(label, 0.3)
             if count is not None:
                 write_run(experiment, label, seed, count, loss, rates=planned, images=seed)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import data
-from cli import Refusal
+from messages import Refusal
 
 
 def encode(image, kind="PNG", **options):

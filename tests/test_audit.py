@@ -14,7 +14,7 @@ import audit
 import events
 import report
 import results
-from cli import Refusal
+from messages import Refusal
 
 RUN = "linear/seed-1"
 LOG = f"validation/{events.FILE}"

@@ -13,8 +13,8 @@ from conftest import PROJECT, numbers, run_command, run_python
 import data
 import features
 import tasks
-from cli import Refusal
-from sources import Source
+from messages import Refusal
+from source import Source
 
 EXPERIMENT = [
     *("--schedule", "exp", "--seeds", "2", "--epochs", "60", "--lr", "1e-3"),

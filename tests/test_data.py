@@ -12,9 +12,9 @@ import pytest
 from image_files import classes, picture, read_all, refusal, write
 
 import data
-from cli import Refusal
 from decoding import DamagedImage, decode
-from sources import digest
+from messages import Refusal
+from source import digest
 
 
 def sides(dataset):

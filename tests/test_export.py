@@ -16,8 +16,8 @@ import model
 import predict
 import tasks
 from audit import audit
-from cli import Refusal
 from decoding import decode
+from messages import Refusal
 from results import HEAD, run_directory
 
 

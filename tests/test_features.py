@@ -14,8 +14,8 @@ import data
 import features
 import model
 import tasks
-from cli import Refusal
 from decoding import decode
+from messages import Refusal
 
 SIZE = 32
 build_once = functools.cache(model.backbone)

@@ -7,7 +7,7 @@ from conftest import run_python
 
 import files
 import runs
-from cli import Refusal
+from messages import Refusal
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -11,9 +11,9 @@ from image_files import encode, write
 from PIL import Image
 
 import data
+import digits
 import intervals
 import mistakes
-import sources
 from audit import audit
 from results import Outputs, Run
 
@@ -21,7 +21,7 @@ ODD = ["$^$", "<b>|`*_x_ & -->", "花\\frac"]
 
 
 def test_wrong_labels_of_digits_are_first_among_the_suspects(tmp_path):
-    listing = sources.list_digits()
+    listing = digits.list_digits()
     # A pair of dollars is mathematics to Matplotlib, and this one cannot be drawn.
     labels = [f"{entry.label} $^$" for entry in listing.entries]
     wrong = {row: f"{(int(labels[row][0]) + 3) % 10} $^$" for row in range(0, 1797, 300)}

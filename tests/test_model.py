@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import model
-from cli import Refusal
+from messages import Refusal
 from tensorflow_setup import keras, tf
 
 

@@ -18,7 +18,7 @@ from image_files import picture, read_all, refusal
 
 import data
 from decoding import decode
-from sources import digest
+from source import digest
 from tensorflow_setup import tf
 
 IMAGE_KEY, LABEL_KEY, TEXT_KEY = "image/encoded", "image/class/label", "image/class/text"

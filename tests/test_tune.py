@@ -14,13 +14,12 @@ from feature_files import make_task
 
 import audit
 import files
-import intervals
 import results
 import tasks
 import tune
-from cli import Refusal
 from features import Samples
 from heads import train_heads
+from messages import Refusal
 
 SHAPES = {"steady": [1.0] * 4, "falling": [4.0, 2.0, 1.0, 1.0]}
 TUNED = [
@@ -49,8 +48,8 @@ def test_a_fifth_of_each_class_is_held_out_and_the_seed_draws_it(tmp_path):
 
 def test_of_peaks_the_least_loss_is_chosen_and_a_diverged_head_never():
     loss = {"a": [None, 0.3, 0.2, 0.2], "b": [0.1, None, 0.4, None], "lost": [None] * 4}
-    assert intervals.choose_peaks([1.0, 2.0, 5.0, 10.0], loss) == {"a": 5.0, "b": 1.0}
-    diverged = intervals.is_diverged
+    assert results.choose_peaks([1.0, 2.0, 5.0, 10.0], loss) == {"a": 5.0, "b": 1.0}
+    diverged = results.is_diverged
     assert diverged(1.2, 0.5, classes=3) and not diverged(1.0, 1.2, classes=3)
     assert diverged(0.1, float("nan"), classes=3)
 

@@ -1,23 +1,14 @@
-"""Sources of images: what all share, the embedded digits, and folders of images.
+"""Folders of images: CLASS/*, or train/CLASS/* and validation/CLASS/*, whatever is around them."""
 
-A source is listed once; its images stay where they are, and its `Source` reads them again.
-"""
-
-import hashlib
-import io
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from messages import Refusal, join_some, one_line, problem_list
+from source import Entry, FileParts, Listing, digest
 
-from cli import Refusal
-
-NAMED = 10  # a note names so many things and counts the others
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # These lie beside images and are not worth a note.
 NOT_IMAGES = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".db", ".ini", ".log")
@@ -28,100 +19,6 @@ SPLITS = {
     "validation": "validation|validate|valid|val|dev|eval|evaluation|holdout",
     "test": "test|testing|pred|prediction",
 }
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where encoded images can be read again; picklable. Here the places are the images."""
-
-    places: Sequence  # one for each row
-
-    def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
-        """Yield the encoded image of each row; an OSError if it cannot be read."""
-        return (self.places[row] for row in rows)
-
-    def subset(self, rows: Iterable[int]) -> "Source":
-        """Return a source of these rows only, which are then counted from 0."""
-        return replace(self, places=[self.places[row] for row in rows])
-
-
-class FileParts(Source):
-    """Images in files; a place is the file's path, an offset and a size (-1: to the end)."""
-
-    def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
-        for path, offset, size in super().read(rows):
-            try:
-                with open(path, "rb") as file:
-                    file.seek(offset)
-                    encoded = file.read(size)
-            except OSError as error:
-                encoded = error
-            yield encoded
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image as its source lists it."""
-
-    name: str  # for messages, on one line
-    label: int | str  # one of the source's classes
-    digest: bytes  # sha256 of the encoded image
-    validation: bool | None = None  # None: the source has no split, for none of its images
-    key: bytes | None = None  # decides the side where there is no split; None: the digest does
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All images of a source; entry i is row i."""
-
-    name: str
-    source: Source
-    entries: list[Entry]
-    classes: dict[int | str, str]  # {label: name}
-    notes: list[str]  # what the user should know
-
-
-def digest(encoded: bytes | OSError) -> bytes:
-    """Return the sha256 of an encoded image; one that cannot be read counts as empty."""
-    return hashlib.sha256(b"" if isinstance(encoded, OSError) else encoded).digest()
-
-
-def one_line(text: str | os.PathLike) -> str:
-    """Return a text or path for messages: on one line, and the same under every locale."""
-    text = os.fsencode(text).decode(errors="surrogateescape")
-    return text if text.isprintable() else repr(text)[1:-1]
-
-
-def join_some(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
-
-
-def problem_list(name: str, problems: Sequence[str], kind="problems", advice="") -> str:
-    """Return one line for one problem; for more, their number and then one line each."""
-    if len(problems) == 1:
-        return f"{name}: {problems[0]}{advice}"
-    return "\n  ".join([f"{name}: {len(problems)} {kind}{advice}", *problems])
-
-
-def list_digits() -> Listing:
-    """Return scikit-learn's 1,797 handwritten digits, 8 x 8 grey, as BMP files in memory."""
-    # Only this source needs scikit-learn, whose import takes a second.
-    from sklearn.datasets import load_digits
-
-    encoded, entries = [], []
-    for row, (pixels, label) in enumerate(zip(*load_digits(return_X_y=True), strict=True)):
-        file = io.BytesIO()
-        # The pixels are 0 to 16.
-        grey = (pixels.reshape(8, 8) * (255 / 16)).round().astype(np.uint8)
-        Image.fromarray(grey).save(file, "BMP")
-        encoded.append(file.getvalue())
-        entries.append(Entry(f"digit {row}", int(label), digest(encoded[row]), key=b"%d" % row))
-    note = "the embedded digits are used; for the folder digits give ./digits"
-    notes = [note] if os.path.isdir("digits") else []
-    return Listing("digits", Source(encoded), entries, {i: str(i) for i in range(10)}, notes)
-
 
 Parts = tuple[str, ...]  # the names of folders on the way from a root to one below it
 
