@@ -24,19 +24,19 @@ import simplejpeg
 from ai_edge_litert.interpreter import Interpreter
 from tqdm import tqdm
 
-import cli
 import data
-import features
-import heads
 import model
 import train
-from messages import Refusal
-from settings import Settings
-from tasks import Threads, cores
-from tensorflow_setup import keras, tf
+from features import cache
+from runtime import cli
+from runtime.messages import Refusal
+from runtime.tasks import Threads, cores
+from runtime.tensorflow_setup import keras, tf
+from storage.settings import Settings
+from training import heads
 
 SIZE, BATCH, DROPOUT = Settings.image_size, Settings.batch_size, Settings.dropout
-RECIPE = SIZE, Settings.preprocessing, Settings.weights
+RECIPE = model.Recipe(SIZE, Settings.preprocessing, Settings.weights)
 GENERATED = 4096  # images; with fewer, what is done once weighs more
 CLASSES, SHAPE, HELD_OUT = 6, (17_039, model.FEATURES), 0.18  # of an epoch, as in the report
 EPOCHS = 4  # the first one traces and is not counted
@@ -86,9 +86,9 @@ def write_images(folder: Path, options: argparse.Namespace) -> int:
 
 def extract(count: int, folder: Path) -> float:
     """Return ms an image from files to features on disk: checks, conversion, all but imports."""
-    with tempfile.TemporaryDirectory(dir=folder) as cache, Threads() as executor:
+    with tempfile.TemporaryDirectory(dir=folder) as empty, Threads() as executor:
         begin = time.perf_counter()
-        features.extract(data.load(str(folder / "all")), *RECIPE, cache, False, executor)
+        cache.extract(data.load(str(folder / "all")), RECIPE, empty, False, executor)
         return 1000 * (time.perf_counter() - begin) / count
 
 
@@ -96,7 +96,7 @@ def pass_bare(count: int, folder: Path) -> float:
     """Return ms an image of LiteRT alone, one interpreter a core in threads, on noise in memory."""
     numbers = iter(range(count))  # shared by the threads
     pixels = np.random.default_rng(0).random((1, SIZE, SIZE, 3), np.float32)
-    graph = model.convert(model.backbone(SIZE, Settings.weights))
+    graph = model.convert(model.backbone(RECIPE))
     interpreters = [Interpreter(model_content=graph, num_threads=1) for _ in range(cores())]
 
     def work(interpreter: Interpreter) -> None:
@@ -126,7 +126,7 @@ def fit_seconds(x: np.ndarray, with_backbone: bool = False) -> float:
     """Return seconds of an epoch of Keras' `fit` of a head, with the backbone before it or not."""
     # Several threads for each operation, as Keras has them without this project.
     tf.config.threading.set_intra_op_parallelism_threads(0)
-    layers = [model.backbone(SIZE, Settings.weights)] if with_backbone else []
+    layers = [model.backbone(RECIPE)] if with_backbone else []
     layers += [keras.layers.Dropout(DROPOUT), keras.layers.Dense(CLASSES, activation="softmax")]
     classifier, ends = keras.Sequential(layers), []
     classifier.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -138,11 +138,11 @@ def fit_seconds(x: np.ndarray, with_backbone: bool = False) -> float:
 
 def train_heads(number: int, count: int, folder: Path) -> float:
     """Return seconds of an epoch of heads side by side, as train.py trains them."""
-    np.random.default_rng(0).random(SHAPE, np.float32).tofile(folder / features.ROWS)
+    np.random.default_rng(0).random(SHAPE, np.float32).tofile(folder / cache.ROWS)
     validation, training = np.split(np.arange(SHAPE[0]), [round(HELD_OUT * SHAPE[0])])
     labels, ends = np.arange(SHAPE[0], dtype=np.int32) % CLASSES, []
     rates = {str(head): [Settings.lr] * EPOCHS for head in range(number)}
-    samples = features.Samples(folder, labels, CLASSES, training, validation)
+    samples = cache.Samples(folder, labels, CLASSES, training, validation)
     task = heads.HeadsTask(samples, rates, 0, BATCH, DROPOUT)
     heads.train_heads(task, lambda *_: ends.append(time.perf_counter()))
     return float(np.median(np.diff(ends)))

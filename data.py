@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from digits import list_digits
-from folders import list_folder
-from messages import Refusal, join_some, problem_list
-from source import Listing, digest
+from runtime.messages import Refusal, join_some, problem_list
+from sources.digits import list_digits
+from sources.folders import list_folder
+from sources.source import Listing, digest
 
 IMBALANCE = 10  # a class with so many times the images of another is worth a note
 
@@ -73,11 +73,11 @@ def load(
         listing = list_folder(source, left_out)
     # These import TensorFlow, which nothing else here needs.
     elif train is None:
-        from tfds import list_tfds
+        from sources.tfds import list_tfds
 
         listing = list_tfds(source)
     else:
-        from records import list_files
+        from sources.records import list_files
 
         listing = list_files(train, test)
     dataset = _select(listing, np.arange(len(listing.entries)), validation_fraction)

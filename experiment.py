@@ -5,6 +5,7 @@ finished work stays; the rest is made as if never interrupted, to the last bit.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -17,24 +18,20 @@ from typing import Any
 
 import numpy as np
 
-import audit
 import data
-import export
-import features
-import files
-import intervals
-import mistakes
 import model
-import report
-import results
-import runs
-import tasks
-import tune
-from heads import HeadsTask
-from messages import Refusal, Unfinished, describe
-from reference import solve_reference
-from results import Conditions, Config
-from settings import Settings
+from features import cache, engines
+from runtime import files, tasks
+from runtime.messages import Refusal, Unfinished, describe
+from storage import audit, export, results
+from storage.results import Conditions, Config, Experiment
+from storage.settings import Settings
+from training import runs, tune
+from training.heads import HeadsTask
+from training.reference import solve_reference
+from verdict import mistakes
+from verdict.ranking import Ranking, rank
+from verdict.summary import write_report
 
 
 def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None = None) -> None:
@@ -98,8 +95,8 @@ def _load(settings: Settings) -> tuple[Conditions, data.Dataset]:
         format=results.FORMAT,
         data=dataset.fingerprint,
         weights=model.weights_key(settings.weights),
-        engine=features.engine(),
-        decoder=features.decoder(),
+        engine=engines.engine(),
+        decoder=cache.decoder(),
         **{name: getattr(settings, name) for name in flags},
         **{name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")},
     )
@@ -111,11 +108,12 @@ def _open_executor(ray: str | None, dataset: data.Dataset, settings: Settings) -
     if ray is None:
         return tasks.Threads()
     # Ray is optional.
-    import cluster
+    from runtime import cluster
 
     few = dataset.source.subset(dataset.rows[[0, len(dataset.rows) // 2, -1]])
     folders = [Path(settings.logdir), Path(settings.cache_dir)]
-    return cluster.RayExecutor(ray, folders, few, settings.weights)
+    describe_node = functools.partial(cache.describe_node, few, settings.weights)
+    return cluster.RayExecutor(ray, folders, describe_node)
 
 
 def _commit() -> str | None:
@@ -133,11 +131,11 @@ def _extract(
     conditions: Conditions,
     dataset: data.Dataset,
     executor: Executor,
-) -> tuple[Config, features.Samples, data.Dataset]:
+) -> tuple[Config, cache.Samples, data.Dataset]:
     """Compute the features that the cache lacks, and leave damaged images out."""
-    recipe = settings.image_size, settings.preprocessing, settings.weights
-    cache = settings.cache_dir, settings.skip_damaged
-    computed = features.extract(dataset, *recipe, *cache, executor)
+    computed = cache.extract(
+        dataset, settings.recipe, settings.cache_dir, settings.skip_damaged, executor
+    )
     cached = len(dataset.labels) - len(computed.damaged) - computed.computed
     print(f"features: {computed.computed} computed, {cached} from {computed.directory}")
     remarks = data.remark_notes(dataset, computed.remarks)
@@ -152,7 +150,7 @@ def _extract(
         dataset = dataset.without(computed.damaged)
     labels[dataset.rows] = dataset.labels
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
-    samples = features.Samples(computed.directory, labels, len(dataset.class_names), *sides)
+    samples = cache.Samples(computed.directory, labels, len(dataset.class_names), *sides)
     counts = map(list, zip(*dataset.counts().values(), strict=True))
     about = results.Data(dataset.name, dataset.class_names, *counts, left_out, notes)
     config = Config(settings, schedules, about, conditions, _commit(), platform.python_version())
@@ -162,7 +160,7 @@ def _extract(
 def _complete(
     directory: Path,
     config: Config,
-    samples: features.Samples,
+    samples: cache.Samples,
     dataset: data.Dataset,
     executor: Executor,
 ) -> None:
@@ -182,20 +180,32 @@ def _complete(
             if settings.tune:
                 read = audit.read_tuning, directory, config
                 seeds = [seed for seed in range(settings.seeds) if not _is_whole(*read, seed)]
-                tune.tune(directory, config.schedules, base, seeds, executor, bar)
+                tune.tune_seeds(directory, config.schedules, base, seeds, executor, bar)
             runs.train_missing(directory, config, base, executor, bar)
         if solving:
             results.write_reference(directory, solving.result())
-        experiment = audit.audit(directory)
-        ranking = intervals.rank(experiment)
+        experiment = audit.read_experiment(directory)
+        ranking = rank(experiment)
         runs.write_means(directory, experiment.runs)
-        print(report.write(experiment, ranking), end="")
+        print(write_report(experiment, ranking), end="")
         mistakes.write_contact_sheet(experiment, ranking, dataset)
         if settings.export:
-            export.export(experiment, ranking, list(map(Path, settings.export)))
+            _export_best(experiment, ranking)
     except (Refusal, OSError) as error:
         raise Unfinished(describe(error, directory)) from error
     print(_describe_link(directory, "mean" if settings.seeds > 1 else "seed-0"))
+
+
+def _export_best(experiment: Experiment, ranking: Ranking) -> None:
+    """Export the best schedule's lowest seed; raises Refusal.
+
+    Not the run that is best on the validation images: that would choose by what it is judged by.
+    """
+    paths = list(map(Path, experiment.config.settings.export))
+    if not ranking.runs:
+        raise Refusal(f"--export {paths[0]}: every run diverged, so none is best")
+    label, best_runs = ranking.best
+    export.export_model(experiment, label, best_runs[0].result.seed, paths)
 
 
 def _describe_link(directory: Path, group: str) -> str:

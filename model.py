@@ -5,19 +5,34 @@ uint8 (H, W, 3) --preprocessing--> float32 (S, S, 3) --backbone--> (1280,) --hea
 
 import hashlib
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-import files
-from messages import Refusal, describe
-from tensorflow_setup import keras, tf
+from runtime import files
+from runtime.messages import Refusal, describe
+from runtime.tensorflow_setup import keras, tf
 
 FEATURES = 1280  # numbers that MobileNetV2 gives for one image after pooling
 IMAGENET = Path(__file__).parent / "weights" / "mobilenet_v2_1.0_224_imagenet.weights.h5"
 # Of the arrays, not of the file: another HDF5 file may hold the same numbers.
 IMAGENET_SHA256 = "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8"
 WAY_ON = "--weights takes imagenet, random or a file"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an image becomes the numbers that are trained on."""
+
+    image_size: int  # side in pixels
+    preprocessing: str  # scale or standardize
+    weights: str  # imagenet, random or a file
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one image's numbers."""
+        return (FEATURES,)
 
 
 def weights_key(weights: str) -> str:
@@ -31,16 +46,17 @@ def weights_key(weights: str) -> str:
         raise Refusal(f"{describe(error, path)}; {WAY_ON}") from None
 
 
-def backbone(image_size: int, weights: str = "imagenet") -> keras.Model:
+def backbone(recipe: Recipe) -> keras.Model:
     """Return the frozen MobileNetV2 without its top: float32 (N, S, S, 3) -> (N, 1280).
 
-    `weights` is `imagenet`, whose sha256 is verified, `random`, or a `.weights.h5` file of the same
-    architecture. Raises Refusal.
+    Its weights are `imagenet`, whose sha256 is verified, `random`, or a `.weights.h5` file of the
+    same architecture. Raises Refusal.
     """
+    size, weights = recipe.image_size, recipe.weights
     if weights == "random":
         keras.utils.set_random_seed(0)
     base = keras.applications.MobileNetV2(
-        input_shape=(image_size, image_size, 3), include_top=False, weights=None, pooling="avg"
+        input_shape=(size, size, 3), include_top=False, weights=None, pooling="avg"
     )
     base.trainable = False
     if weights == "random":
@@ -64,23 +80,24 @@ def backbone(image_size: int, weights: str = "imagenet") -> keras.Model:
     return base
 
 
-def preprocessing(image_size: int, kind: str = "scale") -> keras.Model:
-    """Return the model uint8 (N, H, W, 3) -> float32 (N, S, S, 3): bilinear resizing, then `kind`.
+def preprocessing(recipe: Recipe) -> keras.Model:
+    """Return the model uint8 (N, H, W, 3) -> float32 (N, S, S, 3): bilinear resizing, then scaling.
 
     `scale`: to [-1, 1], as the ImageNet weights were trained. `standardize`: each image to mean 0
     and variance 1, as tf.image.per_image_standardization.
     """
+    size, kind = recipe.image_size, recipe.preprocessing
     factor, offset = (1 / 127.5, -1.0) if kind == "scale" else (1.0, 0.0)
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
     # To float before resizing: Keras resizes integers to integers eagerly, to floats in a graph.
     pixels = keras.layers.Rescaling(factor, offset, name="scale")(image)
-    pixels = keras.layers.Resizing(image_size, image_size, "bilinear", name="resize")(pixels)
+    pixels = keras.layers.Resizing(size, size, "bilinear", name="resize")(pixels)
     if kind == "standardize":
         # Operations of Keras, not a layer of our own: an exported model loads without this module.
         pixels -= keras.ops.mean(pixels, axis=(1, 2, 3), keepdims=True)
         variance = keras.ops.mean(keras.ops.square(pixels), axis=(1, 2, 3), keepdims=True)
         # The floor keeps the noise of a nearly constant image small.
-        pixels /= keras.ops.sqrt(keras.ops.maximum(variance, 1 / (image_size * image_size * 3)))
+        pixels /= keras.ops.sqrt(keras.ops.maximum(variance, 1 / (size * size * 3)))
     return keras.Model(image, pixels, name="preprocessing")
 
 
@@ -89,17 +106,14 @@ def initial_kernel(classes: int, seed: int) -> np.ndarray:
     return np.asarray(keras.initializers.GlorotUniform(seed)((FEATURES, classes)))
 
 
-def join_model(
-    kernel: np.ndarray, bias: np.ndarray, image_size: int, kind: str, weights: str, dropout: float
-) -> keras.Model:
+def join_model(recipe: Recipe, kernel: np.ndarray, bias: np.ndarray, dropout: float) -> keras.Model:
     """Return preprocessing, backbone and head in one: uint8 (N, H, W, 3) -> float32 (N, classes).
 
     The kernel is (1280, classes); the outputs are probabilities. Raises Refusal.
     """
     head = keras.layers.Dense(len(bias), activation="softmax", name="probabilities")
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
-    first, second = preprocessing(image_size, kind), backbone(image_size, weights)
-    layers = image, first, second, keras.layers.Dropout(dropout), head
+    layers = image, preprocessing(recipe), backbone(recipe), keras.layers.Dropout(dropout), head
     model = keras.Sequential(layers, name="classifier")
     head.set_weights([kernel, bias])
     model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-import cli
-import folders
-import litert
-import tasks
-from decoding import DamagedImage, decode
-from messages import Refusal, one_line
-from source import FileParts
+from features import litert
+from runtime import cli, tasks
+from runtime.messages import Refusal, one_line
+from sources import folders
+from sources.decoding import DamagedImage, decode
+from sources.source import FileParts
 
 
 def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray]]:
@@ -32,7 +31,7 @@ def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray
             names = archive.read("labels.txt").decode().split("\n")
         if path.suffix == ".keras":
             # A .tflite file answers without TensorFlow, whose import takes seconds.
-            from tensorflow_setup import keras
+            from runtime.tensorflow_setup import keras
 
             return names, keras.saving.load_model(path).predict_on_batch
         return names, litert.Graph(path.read_bytes(), tasks.cores()).run

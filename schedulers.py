@@ -18,8 +18,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import cli
-from messages import Refusal
+from runtime import cli
+from runtime.messages import Refusal
 
 Schedule = Callable[[int, float], float]
 

@@ -18,10 +18,10 @@ import signal
 import sys
 from pathlib import Path
 
-import cli
 import schedulers
-from messages import Refusal, Unfinished, describe
-from settings import DIGITS_SIZE, Settings
+from runtime import cli
+from runtime.messages import Refusal, Unfinished, describe
+from storage.settings import DIGITS_SIZE, Settings
 
 
 def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import events
-import files
-import results
+from runtime import files
+from storage import events, results
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 PROJECT = Path(__file__).parents[1]

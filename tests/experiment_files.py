@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-import audit
-import events
-import files
-import intervals
-import report
-import results
-from settings import Settings
+from runtime import files
+from storage import audit, events, results
+from storage.settings import Settings
+from verdict import summary
+from verdict.ranking import rank
 
 CLASSES, IMAGES = 3, 60
 LABEL = np.arange(IMAGES, dtype=np.int32) % CLASSES
@@ -125,5 +123,5 @@ def write_experiment(
 
 def write_report(experiment: Path) -> str:
     """Audit and report on an experiment; returns the summary."""
-    found = audit.audit(experiment)
-    return report.write(found, intervals.rank(found))
+    found = audit.read_experiment(experiment)
+    return summary.write_report(found, rank(found))

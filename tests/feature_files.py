@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 import model
-from features import Samples
-from heads import HeadsTask
+from features.cache import Samples
+from training.heads import HeadsTask
 
 RATES = {"a": [0.0, 1e-3, 2e-3], "b": [1e-3, 1e-3], "c": [3e-4, 1e-2, 1e-4]}
 

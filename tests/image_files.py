@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import data
-from messages import Refusal
+from runtime.messages import Refusal
 
 
 def encode(image, kind="PNG", **options):

@@ -10,11 +10,9 @@ import pytest
 from conftest import RESUME, numbers, run_command
 from experiment_files import IMAGES, make_outputs, write_experiment, write_reference, write_run
 
-import audit
-import events
 import report
-import results
-from messages import Refusal
+from runtime.messages import Refusal
+from storage import audit, events, results
 
 RUN = "linear/seed-1"
 LOG = f"validation/{events.FILE}"
@@ -31,7 +29,7 @@ def experiment(tmp_path):
 def assert_refused(experiment, message):
     """Assert that the report refuses an experiment by this message and writes nothing."""
     with pytest.raises(Refusal, match=message):
-        audit.audit(experiment)
+        audit.read_experiment(experiment)
     assert report.main([str(experiment)]) == 2
     assert not list(experiment.rglob("*.svg")) and not (experiment / "summary.md").exists()
 
@@ -71,7 +69,7 @@ def test_a_record_takes_defaults_for_what_it_lacks_and_refuses_what_it_does_not_
     written = json.loads(path.read_text())
     del written["settings"]["skip_damaged"]
     path.write_text(json.dumps(written))
-    assert not audit.audit(experiment).config.settings.skip_damaged
+    assert not audit.read_experiment(experiment).config.settings.skip_damaged
     del written["conditions"]["dropout"]
     written["conditions"]["noise"] = 1
     path.write_text(json.dumps(written))
@@ -82,7 +80,7 @@ def test_a_grid_of_an_older_version_is_read(tmp_path):
     write_experiment(tmp_path / "x", {"exp": [50]}, grids=[{"exp": [3, 1, 2, 4]}])
     path = results.tuning_path(tmp_path / "x", 0)
     path.write_text(json.dumps({**json.loads(path.read_text()), "accuracy": {"exp": [0.5] * 4}}))
-    assert audit.audit(tmp_path / "x").tuning[0].chosen == {"exp": 1e-3}
+    assert audit.read_experiment(tmp_path / "x").tuning[0].chosen == {"exp": 1e-3}
 
 
 def cut(name, count, run=RUN):
@@ -176,6 +174,6 @@ def test_damaged_runs_are_done_again_and_nothing_else(copy, whole):
 def test_an_experiment_without_a_finished_run_or_without_config_is_refused(tmp_path):
     write_experiment(tmp_path / "x", {"exp": [], "linear": []})
     with pytest.raises(Refusal, match=r"does not hold a finished run; train\.py --resume"):
-        audit.audit(tmp_path / "x")
+        audit.read_experiment(tmp_path / "x")
     with pytest.raises(Refusal, match=r"does not hold config\.json"):
-        audit.audit(tmp_path)
+        audit.read_experiment(tmp_path)

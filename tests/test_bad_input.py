@@ -9,9 +9,9 @@ import pytest
 from conftest import RESUME
 from image_files import classes, picture, write
 
-import files
-import results
 import train
+from runtime import files
+from storage import results
 
 EXP = ["--schedule", "exp"]
 PETS = classes(4, 4, prefix="pets/", names=["cat", "dog"])

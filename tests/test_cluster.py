@@ -1,5 +1,6 @@
 """A Ray cluster gives what threads give, though its nodes are killed; Ray runs on this machine."""
 
+import functools
 import operator
 import subprocess
 import sys
@@ -11,10 +12,11 @@ import pytest
 from conftest import PROJECT, numbers, run_command, run_python
 
 import data
-import features
-import tasks
-from messages import Refusal
-from source import Source
+from features import cache, engines
+from model import Recipe
+from runtime import tasks
+from runtime.messages import Refusal
+from sources.source import Source
 
 EXPERIMENT = [
     *("--schedule", "exp", "--seeds", "2", "--epochs", "60", "--lr", "1e-3"),
@@ -37,10 +39,11 @@ def cluster():
 def executor(cluster, tmp_path):
     """An executor on that cluster."""
     images = data.load("digits").source.subset([0])
+    describe = functools.partial(cache.describe_node, images, "random")
     # Ray is optional.
-    from cluster import RayExecutor
+    from runtime.cluster import RayExecutor
 
-    with RayExecutor(cluster.address, [tmp_path], images, "random") as executor:
+    with RayExecutor(cluster.address, [tmp_path], describe) as executor:
         yield executor
     assert not any(tmp_path.iterdir())
 
@@ -84,13 +87,13 @@ def test_killed_nodes_change_nothing(cluster, tmp_path):
 @pytest.mark.faults
 def test_a_task_raises_what_it_raises_in_a_thread(executor, tmp_path):
     digits = data.load("digits")
-    task = features.ShardTask(digits.source.subset([0]), range(1), ["digit 0"], [b"changed"],
-        tmp_path, features.engine(), 32, "scale", "random")  # fmt: skip
+    task = cache.ShardTask(digits.source.subset([0]), range(1), ["digit 0"], [b"changed"],
+        tmp_path, engines.engine(), Recipe(32, "scale", "random"))  # fmt: skip
     with pytest.raises(Refusal, match="^digit 0 changed or vanished") as caught:
-        list(tasks.run_tasks(executor, features.provide_shards, [task]))
+        list(tasks.run_tasks(executor, cache.provide_shards, [task]))
     assert type(caught.value) is Refusal
     whole = replace(task, digests=digits.digests[:1], check_only=True)
-    ((shard,),) = tasks.run_tasks(executor, features.provide_shards, [whole])
+    ((shard,),) = tasks.run_tasks(executor, cache.provide_shards, [whole])
     assert shard.images == 1
 
 
@@ -98,7 +101,7 @@ class Names(Sequence):
     """As many names as images, each of its own, which are made when they are asked for."""
 
     def __len__(self):
-        return 10_000 * features.SHARD
+        return 10_000 * cache.SHARD
 
     def __getitem__(self, rows):
         begin = "/data/of/all/nodes/train/class/image-"
@@ -112,10 +115,10 @@ def test_ten_thousand_shards_cost_the_driver_little(executor, tmp_path):
     resource = pytest.importorskip("resource", reason="Windows does not count it")
     names, submitted = Names(), []
     lists = Source(names), range(len(names)), names, [bytes(range(32))] * len(names)
-    whole = features.ShardTask(*lists, tmp_path, features.engine(), 96, "scale", "random")
+    whole = cache.ShardTask(*lists, tmp_path, engines.engine(), Recipe(96, "scale", "random"))
 
     def plan():
-        for task in features.plan_tasks(whole, executor.workers):
+        for task in cache.plan_tasks(whole, executor.workers):
             submitted.append(task.rows)
             yield task
 

@@ -12,9 +12,9 @@ import pytest
 from image_files import classes, picture, read_all, refusal, write
 
 import data
-from decoding import DamagedImage, decode
-from messages import Refusal
-from source import digest
+from runtime.messages import Refusal
+from sources.decoding import DamagedImage, decode
+from sources.source import digest
 
 
 def sides(dataset):

@@ -9,8 +9,8 @@ import pytest
 from image_files import encode
 from PIL import Image
 
-from decoding import HARMLESS, SURPLUS, TURNED, DamagedImage, decode
-from tensorflow_setup import tf
+from runtime.tensorflow_setup import tf
+from sources.decoding import HARMLESS, SURPLUS, TURNED, DamagedImage, decode
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 ALPHA = np.arange(24 * 40, dtype=np.uint8).reshape(24, 40)

@@ -8,17 +8,15 @@ from PIL import Image
 from scipy.special import softmax
 
 import data
-import export
-import features
-import files
-import intervals
 import model
 import predict
-import tasks
-from audit import audit
-from decoding import decode
-from messages import Refusal
-from results import HEAD, run_directory
+from features import cache
+from runtime import files, tasks
+from runtime.messages import Refusal
+from sources.decoding import decode
+from storage import export
+from storage.audit import read_experiment
+from storage.results import HEAD, run_directory
 
 
 @pytest.fixture
@@ -27,12 +25,12 @@ def experiment(tmp_path):
     experiment = write_experiment(tmp_path / "one", {"exp": [50, 51]})
     kernel, bias = model.initial_kernel(3, 0), np.array([0.1, 0, -0.1], np.float32)
     np.savez(run_directory(experiment, "exp", 0) / HEAD, kernel=kernel, bias=bias)
-    return audit(experiment)
+    return read_experiment(experiment)
 
 
 def write_models(experiment, *paths):
     """Export the experiment's best model."""
-    export.export(experiment, intervals.rank(experiment), list(paths))
+    export.export_model(experiment, "exp", 0, list(paths))
 
 
 def make_images():
@@ -52,8 +50,9 @@ def test_both_files_say_what_the_features_of_training_say(experiment, tmp_path):
     assert names == same_names == experiment.config.data.class_names
     images = {f"images/{i % 2}/{i}.png": image for i, image in enumerate(make_images())}
     dataset = data.load(write(tmp_path, images) + "/images")
+    recipe = model.Recipe(96, "scale", "imagenet")
     with tasks.Threads() as executor:
-        computed = features.extract(dataset, 96, "scale", "imagenet", tmp_path, False, executor)
+        computed = cache.extract(dataset, recipe, tmp_path, False, executor)
     values = np.fromfile(computed.directory / "features.f32", np.float32).reshape(len(images), -1)
     with np.load(run_directory(experiment.directory, "exp", 0) / HEAD) as head:
         expected = softmax(values @ head["kernel"] + head["bias"], axis=1)

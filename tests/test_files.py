@@ -5,9 +5,9 @@ import os
 import pytest
 from conftest import run_python
 
-import files
-import runs
-from messages import Refusal
+from runtime import files
+from runtime.messages import Refusal
+from training import runs
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -37,7 +37,7 @@ def test_json_is_read_back_or_refused(tmp_path):
 
 def test_only_temporary_files_of_the_projects_own_naming_are_removed(tmp_path):
     # A process that is killed in the middle of a write leaves its temporary file.
-    code = "import os, files; os.replace = lambda *_: os._exit(9)\n"
+    code = "import os; from runtime import files; os.replace = lambda *_: os._exit(9)\n"
     code += f"files.write_atomically({str(tmp_path / 'config.json')!r}, 'half')"
     run_python("-c", code)
     assert len(os.listdir(tmp_path)) == 1
@@ -49,7 +49,8 @@ def test_only_temporary_files_of_the_projects_own_naming_are_removed(tmp_path):
 
 
 def test_a_directory_is_locked_by_one_process_at_a_time(tmp_path):
-    code = f"import files, pathlib\nwith files.lock(pathlib.Path({str(tmp_path)!r})): pass"
+    folder = f"pathlib.Path({str(tmp_path)!r})"
+    code = f"import pathlib; from runtime import files\nwith files.lock({folder}): pass"
     with files.lock(tmp_path):
         assert "another process is working on it" in run_python("-c", code).stderr
     assert run_python("-c", code).returncode == 0

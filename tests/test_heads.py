@@ -8,12 +8,12 @@ import pytest
 from feature_files import RATES, make_task
 
 import data
-import features
 import model
-from decoding import decode
-from heads import HeadsTask, drop_out, find_trainer, order, split_heads, train_heads
-from tasks import Threads
-from tensorflow_setup import keras, tf
+from features import cache
+from runtime.tasks import Threads
+from runtime.tensorflow_setup import keras, tf
+from sources.decoding import decode
+from training.heads import HeadsTask, drop_out, find_trainer, order, split_heads, train_heads
 
 LOSS = "sparse_categorical_crossentropy"
 
@@ -65,15 +65,15 @@ def test_heads_side_by_side_are_plain_keras_fits_one_by_one(tmp_path):
 
 
 def test_training_on_features_is_training_through_the_whole_frozen_model(images, tmp_path):
-    dataset = data.load(str(images))
+    dataset, recipe = data.load(str(images)), model.Recipe(32, "scale", "imagenet")
     with Threads(2) as executor:
-        computed = features.extract(dataset, 32, "scale", "imagenet", tmp_path, False, executor)
+        computed = cache.extract(dataset, recipe, tmp_path, False, executor)
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
-    samples = features.Samples(computed.directory, dataset.labels, 3, *sides)
+    samples = cache.Samples(computed.directory, dataset.labels, 3, *sides)
     task = HeadsTask(samples, {"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)
     pixels = np.stack([decode(encoded) for encoded in dataset.source.read(dataset.rows)])
     kernel = model.initial_kernel(3, seed=0)
-    whole = model.join_model(kernel, np.zeros(3), 32, "scale", "imagenet", 0.0)
+    whole = model.join_model(recipe, kernel, np.zeros(3), 0.0)
     whole.compile(keras.optimizers.Adam(), LOSS, metrics=["accuracy"])
     options = {"batch_size": 7, "shuffle": False, "verbose": 0}
     options["validation_data"] = pixels[samples.validation], dataset.labels[samples.validation]

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from experiment_files import CONDITIONS, RATES, write_experiment, write_reference, write_run
+from experiment_files import CONDITIONS
 from scipy import stats
 
-import intervals
-import results
-from audit import audit
+from storage import results
+from verdict import intervals
+from verdict.ranking import rank
 
 EXPERIMENTS = 1000
 AT_MOST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / EXPERIMENTS)  # 5 %, and three standard errors
@@ -132,7 +132,7 @@ def test_five_equal_schedules_are_seldom_told_apart_in_accuracy_or_in_loss(seeds
             ]
         return results.Experiment(None, None, runs, None, {})
 
-    rankings = [intervals.rank(experiment()) for _ in range(repeats)]
+    rankings = [rank(experiment()) for _ in range(repeats)]
     signs = [[any(pair.signs) for pair in ranking.compared.values()] for ranking in rankings]
     assert np.shape(signs) == (repeats, 10)
     assert np.mean(np.any(signs, axis=1)) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / repeats)
@@ -152,76 +152,3 @@ def test_intervals_hold_where_two_schedules_differ_on_few_images(seeds):
 
     assert min(coverage(number, number) for number in expected) >= 0.94
     assert np.mean([coverage(number, 0) for number in expected]) >= 0.94
-
-
-# --- Ranking ----------------------------------------------------------------------------------
-
-
-def test_all_pairs_are_corrected_for_in_accuracy_and_in_loss(tmp_path):
-    write_experiment(tmp_path / "x", {"exp": [50, 51], "linear": [54, 55], "warm": [40, 45]})
-    ranking = intervals.rank(audit(tmp_path / "x"))
-    assert list(ranking.runs) == ["linear", "exp", "warm"]
-    assert list(ranking.compared) == [("linear", "exp"), ("linear", "warm"), ("exp", "warm")]
-    outputs = {label: [run.outputs for run in runs] for label, runs in ranking.runs.items()}
-    right = {
-        label: np.array([run.predicted == run.label for run in outputs[label]], float)
-        for label in outputs
-    }
-    for (first, second), found in ranking.compared.items():
-        wanted = intervals.interval(right[first] - right[second], 1, together=6)
-        assert found.accuracy == wanted
-        assert found.loss.mean == pytest.approx(0, abs=1e-6)
-    assert ranking.scores["exp"].accuracy == intervals.interval(right["exp"], 1)
-
-
-def test_the_reference_is_compared_by_image_and_corrected_for_the_choice_of_the_best(tmp_path):
-    write_experiment(tmp_path / "x", {"exp": [50, 51], "linear": [54, 55]})
-    write_reference(tmp_path / "x", right=57, loss=0.2)
-    experiment = audit(tmp_path / "x")
-    found = intervals.rank(experiment).reference
-    runs = [run.outputs for run in experiment.runs["linear"]]
-    wanted = intervals.compare(runs, [experiment.reference.outputs], together=4)
-    assert found == wanted
-    assert found.accuracy.mean == pytest.approx((54.5 - 57) / 60)
-    assert found.loss.mean == pytest.approx(0.1, abs=1e-6)
-
-
-def test_the_best_has_the_highest_accuracy_and_of_equal_ones_the_lowest_loss(tmp_path):
-    experiment = write_experiment(tmp_path / "x", {"exp": [50, 52], "linear": [], "warm": [45, 49]})
-    assert next(iter(intervals.rank(audit(experiment)).runs), None) == "exp"
-    for seed, right in enumerate([51, 51]):
-        write_run(experiment, "linear", seed, right, loss=0.29)
-    assert next(iter(intervals.rank(audit(experiment)).runs), None) == "linear"
-    write_run(experiment, "linear", 1, 50, loss=0.01)
-    assert next(iter(intervals.rank(audit(experiment)).runs), None) == "exp"
-
-
-def test_a_diverged_run_is_never_counted(tmp_path):
-    experiment = write_experiment(tmp_path / "x", {"exp": [50, 52], "linear": [60, 60]})
-    write_run(experiment, "linear", 0, 60, loss=math.nan)
-    ranking = intervals.rank(audit(experiment))
-    assert [run.result.seed for run in ranking.runs["linear"]] == [1]
-    assert ranking.scores["linear"].accuracy.mean == 1
-    write_run(experiment, "linear", 1, 60, training_loss=1.2)
-    assert list(intervals.rank(audit(experiment)).runs) == ["exp"]
-    for seed in (0, 1):
-        write_run(experiment, "exp", seed, 60, training_loss=1.2)
-    assert next(iter(intervals.rank(audit(experiment)).runs), None) is None
-
-
-def test_only_equal_rates_give_an_interval_of_0(tmp_path):
-    rates = {"exp": RATES["exp"], "same": RATES["exp"], "other": RATES["linear"]}
-    right, losses = {label: [50, 51] for label in rates}, {"other": 0.31}
-    experiment = write_experiment(tmp_path / "x", right, rates=rates, losses=losses)
-    compared = intervals.rank(audit(experiment)).compared
-    assert compared["exp", "same"].accuracy.half_width == 0
-    assert compared["exp", "same"].accuracy.sign == compared["exp", "same"].loss.sign == 0
-    assert compared["exp", "other"].accuracy.mean == 0
-    assert compared["exp", "other"].accuracy.half_width > 0.03
-
-
-def test_only_seeds_that_both_have_are_compared_and_at_least_two(tmp_path):
-    right = {"exp": [50, 52, 54], "linear": [55, 56], "warm": [57]}
-    compared = intervals.rank(audit(write_experiment(tmp_path / "x", right))).compared
-    assert list(compared) == [("linear", "exp")]
-    assert compared["linear", "exp"].accuracy.mean == pytest.approx(4.5 / 60)

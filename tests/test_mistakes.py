@@ -11,11 +11,11 @@ from image_files import encode, write
 from PIL import Image
 
 import data
-import digits
-import intervals
-import mistakes
-from audit import audit
-from results import Outputs, Run
+from sources import digits
+from storage.audit import read_experiment
+from storage.results import Outputs, Run
+from verdict import mistakes
+from verdict.ranking import rank
 
 ODD = ["$^$", "<b>|`*_x_ & -->", "花\\frac"]
 
@@ -55,7 +55,7 @@ def doubted(tmp_path):
 
 
 def test_the_contact_sheet_shows_the_suspects_and_no_other_image(doubted, tmp_path):
-    experiment = audit(doubted)
+    experiment = read_experiment(doubted)
     suspects = {suspect.image for suspect in mistakes.find_suspects(experiment.runs["exp"])}
     red, green, blue = np.eye(3, dtype=np.uint8) * 255
     pixels = {f"train/{row // 20}/{row:02}.png": red for row in range(IMAGES)}
@@ -63,7 +63,7 @@ def test_the_contact_sheet_shows_the_suspects_and_no_other_image(doubted, tmp_pa
         pixels[f"val/{row // 20}/{row:02}.png"] = blue if row in suspects else green
     pictures = {name: encode(np.full((8, 9, 3), colour)) for name, colour in pixels.items()}
     dataset = data.load(write(tmp_path / "images", pictures))
-    mistakes.write_contact_sheet(experiment, intervals.rank(experiment), dataset)
+    mistakes.write_contact_sheet(experiment, rank(experiment), dataset)
     with Image.open(doubted / "suspects.png") as sheet:
         drawn = np.asarray(sheet.convert("RGB"))
     counts = [np.sum(np.all(drawn == colour, axis=-1)) for colour in (red, green, blue)]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from experiment_files import write_experiment, write_reference, write_report, write_run
 
-import plots
-from audit import audit
+from storage.audit import read_experiment
+from verdict import plots
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_the_plot_of_peaks_marks_minima_and_defaults_that_are_not_off_the_top(tm
         right = {"exp": [50, 50], "constant": [50, 50]}
         rates = {"exp": [default], "constant": [1e-4]}
         experiment = write_experiment(tmp_path / f"{default}", right, rates=rates, grids=grids)
-        svg = plots.tuning_plot(audit(experiment)).decode()
+        svg = plots.tuning_plot(read_experiment(experiment)).decode()
         assert "<!-- 0.2500 at 1e-02  exp -->" in svg
         assert "<!-- 0.2400 at 1e-03  constant -->" in svg
         marks = re.findall(r'<use [^>]*y="([\d.]+)" style="fill: (#\w+)', svg)

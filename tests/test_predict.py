@@ -11,7 +11,7 @@ from conftest import run_command, run_python
 from image_files import encode
 
 import predict
-import results
+from storage import results
 
 
 @pytest.mark.parametrize("model", ["model.tflite", "model.keras"])

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from conftest import PROJECT
 from experiment_files import write_report
+from test_layers import MODULES
 
-import results
 import train
+from storage import results
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 # Folder of a committed experiment -> its number of runs.
@@ -63,8 +64,8 @@ def test_committed_experiments_are_small_and_without_heads():
 def test_every_file_the_readme_names_is_there():
     for target in set(re.findall(r"\]\(([^)#:]+)\)", README)):
         assert (PROJECT / target).exists(), target
-    modules = {path.name for path in PROJECT.glob("*.py")}
-    assert modules == set(re.findall(r"^\| \[(\w+\.py)\]", README, re.MULTILINE))
+    modules = {str(path.relative_to(PROJECT)) for path in MODULES if path.stem != "__init__"}
+    assert modules == set(re.findall(r"\]\(((?:\w+/)?\w+\.py)\)", README))
 
 
 @pytest.mark.parametrize(

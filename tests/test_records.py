@@ -17,9 +17,9 @@ from conftest import PROJECT, run_python
 from image_files import picture, read_all, refusal
 
 import data
-from decoding import decode
-from source import digest
-from tensorflow_setup import tf
+from runtime.tensorflow_setup import tf
+from sources.decoding import decode
+from sources.source import digest
 
 IMAGE_KEY, LABEL_KEY, TEXT_KEY = "image/encoded", "image/class/label", "image/class/text"
 

@@ -5,8 +5,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-import reference
-from features import Samples
+from features.cache import Samples
+from training import reference
 
 TRAIN, VALIDATION = np.split(np.arange(600), [400])
 

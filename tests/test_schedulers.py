@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import run_command
 
-from messages import Refusal
+from runtime.messages import Refusal
 from schedulers import SCHEDULES, find_schedule, unroll, unroll_all
 
 # Around every epoch in which some schedule changes its rule. Each of them, and the last epoch of

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from conftest import EXPERIMENT, RESUME, RUNS, numbers, run_command, run_python
 
-import events
-import files
-import results
+from runtime import files
+from storage import events, results
 
 # The experiment without name, export and the rate that only linear_warmup reads.
 PEAK = EXPERIMENT.index("--peak-lr")

@@ -12,14 +12,12 @@ from conftest import PROJECT, numbers, run_command, run_experiment
 from experiment_files import write_experiment
 from feature_files import make_task
 
-import audit
-import files
-import results
-import tasks
-import tune
-from features import Samples
-from heads import train_heads
-from messages import Refusal
+from features.cache import Samples
+from runtime import files, tasks
+from runtime.messages import Refusal
+from storage import audit, results
+from training import tune
+from training.heads import train_heads
 
 SHAPES = {"steady": [1.0] * 4, "falling": [4.0, 2.0, 1.0, 1.0]}
 TUNED = [
@@ -33,7 +31,7 @@ def tuned(directory, task, seeds=(0, 1)):
     """Return the grids of some seeds, by seed, read back from their files."""
     directory.mkdir()
     with tasks.Threads() as executor, tasks.TrainingBar(queue.SimpleQueue()) as bar:
-        tune.tune(directory, SHAPES, task, seeds, executor, bar)
+        tune.tune_seeds(directory, SHAPES, task, seeds, executor, bar)
     return {seed: files.read_json(results.tuning_path(directory, seed)) for seed in seeds}
 
 
@@ -92,7 +90,7 @@ def experiment(images, tmp_path_factory):
 
 
 def test_every_schedule_and_the_control_train_at_their_chosen_peaks(experiment):
-    audited = audit.audit(experiment / "tensorboard/tuned")
+    audited = audit.read_experiment(experiment / "tensorboard/tuned")
     assert list(audited.runs) == ["exp", "linear_warmup", "constant"]
     for label, runs in audited.runs.items():
         shape = np.array(audited.config.schedules[label])
@@ -108,7 +106,7 @@ def test_a_peak_that_was_not_the_best_is_refused(tmp_path):
     path = results.tuning_path(experiment, 0)
     files.write_json(path, files.read_json(path) | {"chosen": {"exp": 1e-2}})
     with pytest.raises(Refusal, match="chosen peaks are not those of least loss"):
-        audit.audit(experiment)
+        audit.read_experiment(experiment)
 
 
 @pytest.mark.faults

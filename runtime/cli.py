@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from messages import describe
+from runtime.messages import describe
 
 
 class Parser(argparse.ArgumentParser):

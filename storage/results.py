@@ -12,7 +12,7 @@
     NAME/reference.json, reference.npz   the logistic regression on the same features
     NAME/exports.json                    sha256 of each exported file, by path
 
-runs.py puts runs in place, events.py knows event files, report.py adds summary.md and SVGs.
+training/runs.py puts runs in place, events.py knows event files, verdict/ adds summary.md and SVGs.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-import files
-from messages import Refusal
+from runtime import files
+from runtime.messages import Refusal
 from schedulers import scale_to_peak
-from settings import Settings
+from storage.settings import Settings
 
 FORMAT = 4  # raise it when what is stored, or how a run is computed, changes
 CONFIG, RESULT, HEAD, VALIDATION = "config.json", "result.json", "head.npz", "validation.npz"

@@ -20,14 +20,11 @@ import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-import audit
-import events
-import files
-import heads
-import results
-import tasks
-from messages import Refusal
-from results import Conditions, Config, Result, Run
+from runtime import files, tasks
+from runtime.messages import Refusal
+from storage import audit, events, results
+from storage.results import Conditions, Config, Result, Run
+from training import heads
 
 
 def train_missing(

@@ -6,7 +6,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from source import Entry, Listing, Source, digest
+from sources.source import Entry, Listing, Source, digest
 
 
 def list_digits() -> Listing:

@@ -13,12 +13,8 @@ from concurrent.futures import Executor, Future
 from importlib.metadata import version
 from pathlib import Path
 
-import features
-import files
-import model
-import tasks
-from messages import Refusal
-from source import Source, digest
+from runtime import files, tasks
+from runtime.messages import Refusal
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported.
 try:
@@ -29,19 +25,17 @@ try:
 except ImportError as error:
     raise Refusal("--ray needs: pip install -r requirements-ray.txt") from error
 
-PROJECT = Path(__file__).parent
+PROJECT = Path(__file__).parents[1]
 
 
-def _describe(tokens: list[Path], images: Source, weights: str) -> dict[str, str]:
+def _describe(tokens: list[Path], describe: Callable[[], dict[str, str]]) -> dict[str, str]:
     """Return what numbers depend on, as this process finds it."""
     found = {name: version(name) for name in ("tensorflow", "keras", "numpy", "scikit-learn")}
-    found |= {"processor": tasks.processor(), "weights": model.weights_key(weights)[:12]}
-    found |= {"engine": features.engine(), "decoder": features.decoder()}
-    for path in sorted(PROJECT.glob("*.py")):
-        found[path.name] = files.hash_file(path)[:12]
+    found["processor"] = tasks.processor()
+    for path in sorted([*PROJECT.glob("*.py"), *PROJECT.glob("[a-z]*/*.py")]):
+        found[str(path.relative_to(PROJECT))] = files.hash_file(path)[:12]
     found |= {f"{token.parent} is shared": str(token.exists()) for token in tokens}
-    encoded = images.read(range(len(images.places)))
-    return found | {f"image {i}": digest(one).hex()[:12] for i, one in enumerate(encoded)}
+    return found | describe()
 
 
 @functools.cache
@@ -63,8 +57,12 @@ def _run(setup: bytes, function: Callable, argument: object) -> object:
 class RayExecutor(Executor):
     """All nodes of a cluster; a task takes one CPU, or a GPU if Keras passes images on it."""
 
-    def __init__(self, address: str, folders: list[Path], images: Source, weights: str):
-        """Connect (`local` starts a cluster here); raises Refusal, also if nodes differ."""
+    def __init__(self, address: str, folders: list[Path], describe: Callable[[], dict[str, str]]):
+        """Connect (`local` starts a cluster here); raises Refusal, also if nodes differ.
+
+        All nodes must share the folders, and `describe`, which is pickled, must return the same on
+        each.
+        """
         environment = {key: text for key, text in os.environ.items() if key.endswith("_THREADS")}
         environment["PYTHONPATH"] = f"{PROJECT}{os.pathsep}${{PYTHONPATH}}"
         options = {"runtime_env": {"env_vars": environment}, "log_to_driver": False}
@@ -80,7 +78,7 @@ class RayExecutor(Executor):
         for token in self._tokens:
             token.parent.mkdir(parents=True, exist_ok=True)
             token.touch()
-        arguments = self._tokens, images, weights
+        arguments = self._tokens, describe
         self._setup = pickle.dumps((os.getcwd(), arguments, _describe(*arguments)))
         # By default a process that has used a GPU ends after one task.
         gpu = {"num_gpus": 1, "max_calls": 0} if "GPU" in resources else {"num_cpus": 1}
@@ -97,7 +95,7 @@ class RayExecutor(Executor):
 
     def submit(self, function: Callable, argument: object, /) -> Future:
         """Return the future of function(argument); it raises what the function raised."""
-        run = self._run_keras if getattr(argument, "engine", "").startswith("keras") else self._run
+        run = self._run_keras if getattr(argument, "needs_gpu", False) else self._run
         reference, future = run.remote(self._setup, function, argument), Future()
 
         # Ray's own future would hide the cause and could not cancel the task.

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from messages import Refusal, join_some, one_line, problem_list
-from source import Entry, FileParts, Listing, digest
+from runtime.messages import Refusal, join_some, one_line, problem_list
+from sources.source import Entry, FileParts, Listing, digest
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 # These lie beside images and are not worth a note.

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from intervals import Ranking, tuning_losses
-from results import Experiment, Run
 from schedulers import CONTROL
+from storage.results import Experiment, Run
+from verdict.ranking import Ranking, tuning_losses
 
 GREY = "#7a828b"  # contrast at least 3.8 : 1 on white and on GitHub's dark #0d1117
 # Okabe and Ito's colour-blind-safe palette, changed to 3 : 1 on both backgrounds.

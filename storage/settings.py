@@ -1,10 +1,13 @@
 """The settings of an experiment: every flag of train.py, with its default, its help and bounds."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import schedulers
-from cli import bounded
+from runtime.cli import bounded
+
+if TYPE_CHECKING:
+    from model import Recipe
 
 EPOCHS = ", ".join(f"{name} {epochs}" for name, (_, epochs) in schedulers.SCHEDULES.items())
 RATE = {"type": bounded(float, 1e-30, schedulers.LARGEST), "metavar": "LR"}
@@ -57,3 +60,11 @@ class Settings:
     export: list[str] | None = flag(None, "write the best schedule's model to .keras and .tflite "
         "files: uint8 images in, probabilities out", nargs="+", metavar="FILE")
     # fmt: on
+
+    @property
+    def recipe(self) -> "Recipe":
+        """How an image becomes the numbers that are trained on."""
+        # It imports TensorFlow, which the command line does not need.
+        from model import Recipe
+
+        return Recipe(self.image_size, self.preprocessing, self.weights)

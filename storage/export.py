@@ -1,4 +1,4 @@
-"""Exports the best schedule's whole model: uint8 images in, probabilities out.
+"""Exports the whole model of a run: uint8 images in, probabilities out.
 
 `.keras` is for Keras, `.tflite` for phones and whatever else runs LiteRT. Both are ZIP archives,
 too, and hold labels.txt: the names of the outputs, one a line.
@@ -9,12 +9,11 @@ import os
 import zipfile
 from pathlib import Path
 
-import files
 import model
-from intervals import Ranking
-from messages import Refusal
-from results import EXPORTS, HEAD, Experiment, read_arrays, run_directory
-from tensorflow_setup import keras
+from runtime import files
+from runtime.messages import Refusal
+from runtime.tensorflow_setup import keras
+from storage.results import EXPORTS, HEAD, Experiment, read_arrays, run_directory
 
 
 def require_free(path: Path) -> None:
@@ -25,23 +24,18 @@ def require_free(path: Path) -> None:
         raise Refusal(f"--export {path}: there is no folder {path.parent}")
 
 
-def export(experiment: Experiment, ranking: Ranking, paths: list[Path]) -> None:
-    """Write the model of the best schedule's lowest seed to `.keras` and `.tflite` files.
+def export_model(experiment: Experiment, label: str, seed: int, paths: list[Path]) -> None:
+    """Write the model of a run to `.keras` and `.tflite` files.
 
-    Not of the run that is best on the validation images: that would choose by what it is judged
-    by. A file of this experiment stays; raises Refusal where there is another one.
+    A file of this experiment stays; raises Refusal where there is another one.
     """
-    if not ranking.runs:
-        raise Refusal(f"--export {paths[0]}: every run diverged, so none is best")
-    label, runs = ranking.best
-    seed, settings = runs[0].result.seed, experiment.config.settings
+    settings = experiment.config.settings
     head = run_directory(experiment.directory, label, seed) / HEAD
     try:
         kernel, bias = read_arrays(head, "kernel", "bias")
     except Refusal as error:
         raise Refusal(f"{error}; remove {head.parent}, and --resume makes it again") from None
-    recipe = settings.image_size, settings.preprocessing, settings.weights, settings.dropout
-    whole = model.join_model(kernel, bias, *recipe)
+    whole = model.join_model(settings.recipe, kernel, bias, settings.dropout)
     record = experiment.directory / EXPORTS
     hashes = files.read_json(record) if record.exists() else {}
     for path in paths:

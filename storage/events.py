@@ -12,7 +12,7 @@ from tensorboard.compat.tensorflow_stub.errors import OpError, OutOfRangeError
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from messages import Refusal
+from runtime.messages import Refusal
 
 # TensorBoard wants "tfevents" in a file's name; the usual name holds that of the host, too.
 FILE = "events.out.tfevents.v2"

@@ -9,9 +9,9 @@ from collections import defaultdict
 
 from google.protobuf.message import DecodeError
 
-from messages import Refusal, first_line, one_line, problem_list
-from source import Entry, FileParts, Listing, digest
-from tensorflow_setup import tf
+from runtime.messages import Refusal, first_line, one_line, problem_list
+from runtime.tensorflow_setup import tf
+from sources.source import Entry, FileParts, Listing, digest
 
 # The keys that TensorFlow's own image data sets use.
 KEYS, TEXT_KEY = ("image/encoded", "image/class/label"), "image/class/text"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
-from features import Samples
-from results import MOST_REFERENCE_IMAGES, Outputs, Reference
+from features.cache import Samples
+from storage.results import MOST_REFERENCE_IMAGES, Outputs, Reference
 
 # C, the inverse of the strength of L2 regularisation, in the order in which it is tried.
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)

@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 import data
-import files
-import plots
-import results
-from decoding import decode
-from intervals import Ranking
-from results import Experiment, Run
+from runtime import files
+from sources.decoding import decode
+from storage import results
+from storage.results import Experiment, Run
+from verdict import plots
+from verdict.ranking import Ranking
 
 PAIRS = 3  # confused pairs that are named
 DRAWN_CLASSES = 30  # a drawing of more would not be readable

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from features import Samples
-from heads import EpochMetrics, HeadsTask, split_heads, train_heads
-from results import Tuning, choose_peaks, is_diverged, write_tuning
+from features.cache import Samples
+from runtime.tasks import Progress, TrainingBar, run_tasks
 from schedulers import scale_to_peak
-from tasks import Progress, TrainingBar, run_tasks
+from storage.results import Tuning, choose_peaks, is_diverged, write_tuning
+from training.heads import EpochMetrics, HeadsTask, split_heads, train_heads
 
 # 1, 2 and 5 in each decade. The grid begins with those from 1e-5 to 1e-1 and can grow.
 PEAKS = [float(f"{digit}e{exponent}") for exponent in range(-7, 2) for digit in (1, 2, 5)][:-2]
@@ -48,7 +48,7 @@ def train_grid(report: Callable[[Progress], None], task: HeadsTask) -> tuple[int
     return task.seed, {name: head.metrics for name, head in heads.items()}
 
 
-def tune(
+def tune_seeds(
     directory: Path,
     shapes: dict[str, list[float]],
     base: HeadsTask,

@@ -12,7 +12,7 @@ from typing import Any
 
 import filelock
 
-from messages import Refusal
+from runtime.messages import Refusal
 
 LOCK = ".lock"  # file in a locked directory; it stays there
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of files that are being written

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import tensorflow_datasets as tfds
 
-from messages import Refusal, first_line, one_line
-from records import list_records
-from source import Entry, Listing, Source, digest
+from runtime.messages import Refusal, first_line, one_line
+from sources.records import list_records
+from sources.source import Entry, Listing, Source, digest
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ import pytest
 from conftest import write_images
 
 import data
-import features
 import model
-import tasks
-from decoding import decode
-from messages import Refusal
+from features import cache
+from model import Recipe
+from runtime import tasks
+from runtime.messages import Refusal
+from sources.decoding import decode
 
 SIZE = 32
 build_once = functools.cache(model.backbone)
@@ -28,17 +29,17 @@ def dataset(images):
 
 @pytest.fixture(autouse=True)
 def small_shards_and_one_backbone(monkeypatch):
-    monkeypatch.setattr(features, "SHARD", 10)  # 24 images: shards of 10, 10 and 4
+    monkeypatch.setattr(cache, "SHARD", 10)  # 24 images: shards of 10, 10 and 4
     monkeypatch.setattr(model, "backbone", build_once)
 
 
-def extract(dataset, cache, kind="scale", skip=False, threads=2, pool=tasks.Threads):
+def extract(dataset, folder, kind="scale", skip=False, threads=2, pool=tasks.Threads):
     with pool(threads) as executor:
-        return features.extract(dataset, SIZE, kind, "imagenet", cache, skip, executor)
+        return cache.extract(dataset, Recipe(SIZE, kind, "imagenet"), folder, skip, executor)
 
 
 def values(found):
-    return np.fromfile(found.directory / features.ROWS, np.float32).reshape(-1, model.FEATURES)
+    return np.fromfile(found.directory / cache.ROWS, np.float32).reshape(-1, model.FEATURES)
 
 
 @pytest.mark.parametrize("kind", ["scale", "standardize"])
@@ -46,11 +47,12 @@ def test_features_are_those_of_the_keras_model(tmp_path, kind, monkeypatch):
     folder = write_images(tmp_path / "two sizes", ["disc", "stripes"], each=3, size=40)
     dataset = data.load(str(write_images(folder, ["noisé"], each=6, size=30)))
     by_litert = values(extract(dataset, tmp_path, kind))
-    prepare, backbone = model.preprocessing(SIZE, kind), model.backbone(SIZE)
+    recipe = Recipe(SIZE, kind, "imagenet")
+    prepare, backbone = model.preprocessing(recipe), model.backbone(recipe)
     images = [decode(encoded)[None] for encoded in dataset.source.read(dataset.rows)]
     expected = [backbone(prepare(image), training=False)[0] for image in images]
     np.testing.assert_allclose(by_litert, expected, atol=1e-4)
-    monkeypatch.setattr(features, "engine", lambda: "keras, as without LiteRT")
+    monkeypatch.setattr(cache, "engine", lambda: "keras, as without LiteRT")
     by_keras = extract(dataset, tmp_path, kind)
     assert by_keras.computed == 12
     np.testing.assert_allclose(values(by_keras), by_litert, atol=1e-4)
@@ -71,8 +73,8 @@ def test_cached_or_not_and_by_any_executor_features_are_bit_identical(dataset, t
 
 
 DAMAGE = {
-    "a number": (lambda at: np.memmap(at / features.ROWS, np.float32, "r+").put(-1, -1), 4),
-    "a missing file": (lambda at: (at / features.ROWS).unlink(), 24),
+    "a number": (lambda at: np.memmap(at / cache.ROWS, np.float32, "r+").put(-1, -1), 4),
+    "a missing file": (lambda at: (at / cache.ROWS).unlink(), 24),
     "an empty record": (lambda at: (at / "shard-00000.json").write_bytes(b""), 10),
 }
 
@@ -91,19 +93,20 @@ def test_a_damaged_shard_is_named_and_made_again(dataset, tmp_path, capsys, dama
 
 def test_all_that_changes_features_changes_the_key(dataset, monkeypatch):
     relabelled = replace(dataset, labels=dataset.labels[::-1], names=dataset.names[::-1])
-    settings = (SIZE, "scale", "imagenet")
-    others = [(64, *settings[1:]), (SIZE, "standardize", "imagenet"), (SIZE, "scale", "random")]
-    keys = [features.key(dataset, *variant) for variant in (settings, *others)]
-    assert features.key(relabelled, *settings) == keys[0]
-    keys.append(features.key(replace(dataset, digests=dataset.digests[::-1]), *settings))
+    recipe = Recipe(SIZE, "scale", "imagenet")
+    others = {"image_size": 64, "preprocessing": "standardize", "weights": "random"}.items()
+    recipes = [recipe, *(replace(recipe, **{name: value}) for name, value in others)]
+    keys = [cache.key(dataset, recipe) for recipe in recipes]
+    assert cache.key(relabelled, recipe) == keys[0]
+    keys.append(cache.key(replace(dataset, digests=dataset.digests[::-1]), recipe))
     for name in ("engine", "decoder"):
-        monkeypatch.setattr(features, name, lambda: "another")
-        keys.append(features.key(dataset, *settings))
+        monkeypatch.setattr(cache, name, lambda: "another")
+        keys.append(cache.key(dataset, recipe))
     assert len(set(keys)) == 7
 
 
 def test_damaged_images_are_all_named_or_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "SHARD", 1)
+    monkeypatch.setattr(cache, "SHARD", 1)
     monkeypatch.setattr(tasks, "cores", lambda: 1)
     folder = write_images(tmp_path / "patterns")
     for path in ("disc/1.png", "stripes/7.png"):
@@ -132,7 +135,7 @@ def test_an_image_that_changes_after_loading_is_named(tmp_path):
 def test_a_full_disk_is_told_and_what_was_written_counts(dataset, tmp_path):
     # The first shard of ten rows fits, the second does not.
     _, limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (13 * features.ROW_BYTES, limit))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (13 * cache.ROW_BYTES, limit))
     try:
         with pytest.raises(Refusal, match=r"^.*: File too large; see --cache-dir$"):
             extract(dataset, tmp_path, threads=1)

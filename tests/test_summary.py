@@ -7,9 +7,9 @@ import pytest
 from conftest import run_command, run_python
 from experiment_files import CONDITIONS, write_experiment, write_reference, write_report, write_run
 
-import intervals
-import report
-from audit import audit
+from storage.audit import read_experiment
+from verdict.ranking import rank
+from verdict.summary import format_summary
 
 # Correct images of 60: linear is far better than exp, and warm like linear.
 RIGHT = {"exp": [30, 31, 32], "linear": [56, 57, 58], "warm": [56, 56, 58]}
@@ -17,8 +17,8 @@ RIGHT = {"exp": [30, 31, 32], "linear": [56, 57, 58], "warm": [56, 56, 58]}
 
 def summarise(experiment):
     """Return the summary of an experiment without drawing plots, which takes most of the time."""
-    found = audit(experiment)
-    return report.summarise(found, intervals.rank(found))
+    found = read_experiment(experiment)
+    return format_summary(found, rank(found))
 
 
 def headline(summary):
@@ -38,7 +38,7 @@ def row(summary, label):
 def test_table_and_pairs(tmp_path):
     experiment = write_experiment(tmp_path / "x", RIGHT)
     write_reference(experiment)
-    summary, ranking = summarise(experiment), intervals.rank(audit(experiment))
+    summary, ranking = summarise(experiment), rank(read_experiment(experiment))
     accuracy, loss = vars(ranking.scores["exp"]).values()
     compared = ranking.compared["linear", "exp"]
     cells = row(summary, "exp")

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 import model
-from features import Samples
-from results import Outputs
-from tensorflow_setup import keras, tf
+from features.cache import Samples
+from runtime.tensorflow_setup import keras, tf
+from storage.results import Outputs
 
 # If a size does not fill the processor's blocks, its last rows or columns round differently. With
 # these shapes a head has the same bits in a group of any width (measured with AVX2).

@@ -8,16 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-import events
-import results
-from messages import Refusal
-from results import Conditions, Config, Experiment, Outputs, Reference, Run, Tuning, planned_rates
+from runtime.messages import Refusal
+from storage import events, results
+from storage.results import (
+    Conditions,
+    Config,
+    Experiment,
+    Outputs,
+    Reference,
+    Run,
+    Tuning,
+    planned_rates,
+)
 
 # The logged loss is a sum in float64, the stored losses are float32: their means differ slightly.
 LOSS_TOLERANCE = 1e-5
 
 
-def audit(directory: Path) -> Experiment:
+def read_experiment(directory: Path) -> Experiment:
     """Return an experiment with all its finished runs; raises Refusal where one fails."""
     config, finished = results.read_config(directory), results.finished_runs(directory)
     if not finished:

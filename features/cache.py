@@ -6,18 +6,13 @@
 A shard counts only if its record exists and the checksum of its rows is right; the record is
 written after the rows. So extraction can be killed at any moment and continues from there, and two
 processes that need the same features at once write the same bytes to the same places.
-The images pass LiteRT, an interpreter for each thread, or Keras where there is a GPU.
 """
 
 import contextlib
-import functools
 import hashlib
-import importlib.metadata
-import itertools
 import json
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,25 +21,20 @@ import numpy as np
 from tqdm import tqdm
 
 import data
-import decoding
-import files
-import litert
 import model
-import tasks
-from messages import Refusal, describe, problem_list
-from source import Source, digest
-from tensorflow_setup import tf
+from features.engines import ENGINES, Rows, engine, versions
+from model import Recipe
+from runtime import files, tasks
+from runtime.messages import Refusal, describe, problem_list
+from sources import decoding
+from sources.source import Source, digest
 
 FORMAT = 5  # raise it when what is stored, or how it is computed, changes
 SHARD = 256  # rows; at the end a core waits for another's last shard, about a second
 # Each task costs Ray's driver milliseconds, so of a large data set it takes several shards.
 SHARDS_A_TASK = 32  # at most
 TASKS_A_WORKER = 50  # at least; with fewer, workers would wait long for the last ones
-KERAS_BATCH = 64  # images that Keras passes at once; LiteRT is fastest with one
 ROWS, ROW_BYTES = "features.f32", 4 * model.FEATURES
-
-Rows = Iterator[tuple[int, np.ndarray]]  # number of a row, and its image (H, W, 3) or features
-Engine = Callable[[Rows], Rows]  # uint8 images to float32 features
 
 
 @dataclass(frozen=True)
@@ -84,10 +74,13 @@ class ShardTask:
     digests: list[bytes]  # sha256 of each encoded image
     directory: Path  # of the features
     engine: str
-    image_size: int
-    preprocessing: str
-    weights: str
+    recipe: Recipe
     check_only: bool = False  # decode the images, but pass none
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether Keras passes the images, on a GPU if its node has one."""
+        return self.engine.startswith("keras")
 
     def split(self, size: int) -> Iterator["ShardTask"]:
         """Yield tasks for so many rows each."""
@@ -109,37 +102,23 @@ class Shard:
     note: str | None = None  # for standard error
 
 
-def engine() -> str:
-    """Return what passes images, with its version: Keras with a GPU or without LiteRT."""
-    if not tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return f"litert, {_versions('ai-edge-litert')}"
-    return f"keras, {_versions('keras', 'tensorflow')}"
-
-
 def decoder() -> str:
     """Return what decodes images, with its version."""
-    return _versions("pillow", "simplejpeg")
+    return versions("pillow", "simplejpeg")
 
 
-def _versions(*packages: str) -> str:
-    return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
-
-
-def key(dataset: data.Dataset, image_size: int, preprocessing: str, weights: str) -> str:
+def key(dataset: data.Dataset, recipe: Recipe) -> str:
     """Return a hash of all that features depend on; raises Refusal."""
-    images, arrays = dataset.images_fingerprint, model.weights_key(weights)
+    images, arrays = dataset.images_fingerprint, model.weights_key(recipe.weights)
     # TensorFlow and Keras make LiteRT's graphs and the random weights.
-    packages = engine(), tasks.processor(), decoder(), _versions("tensorflow", "keras")
-    recipe = [FORMAT, images, image_size, preprocessing, arrays, *packages]
-    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+    packages = engine(), tasks.processor(), decoder(), versions("tensorflow", "keras")
+    parts = [FORMAT, images, recipe.image_size, recipe.preprocessing, arrays, *packages]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def extract(
     dataset: data.Dataset,
-    image_size: int,
-    preprocessing: str,
-    weights: str,
+    recipe: Recipe,
     cache: str | Path,
     skip_damaged: bool,
     executor: Executor,
@@ -149,12 +128,11 @@ def extract(
     Once a damaged image is found and `skip_damaged` is false, later tasks only decode theirs.
     Raises Refusal where images are damaged or changed, or weights or cache cannot be used.
     """
-    recipe, count = (image_size, preprocessing, weights), len(dataset.names)
-    directory = Path(cache) / key(dataset, *recipe)
+    count, directory = len(dataset.names), Path(cache) / key(dataset, recipe)
     images = dataset.source, range(count), dataset.names, dataset.digests
-    plan = plan_tasks(ShardTask(*images, directory, engine(), *recipe), executor.workers)
+    plan = plan_tasks(ShardTask(*images, directory, engine(), recipe), executor.workers)
     computed, damaged, remarks = 0, {}, {}
-    # Each is made when it is its turn: it depends on the damage that was found before.
+    # Tasks are created lazily, because each depends on the damage that was found before.
     plan = (replace(task, check_only=bool(damaged) and not skip_damaged) for task in plan)
     try:
         with tqdm(total=count, desc="features", unit=" images", disable=None) as bar:
@@ -169,8 +147,7 @@ def extract(
     except OSError as error:
         raise Refusal(f"{describe(error, cache)}; see --cache-dir") from None
     finally:
-        # Training needs the memory of the interpreters.
-        _build_engine.cache_clear()
+        ENGINES.close()
     if damaged and not skip_damaged:
         problems = [f"{dataset.names[row]}: {damaged[row]}" for row in sorted(damaged)]
         advice = "; fix or remove them, or leave them out with --skip-damaged"
@@ -207,10 +184,7 @@ def _provide_shard(task: ShardTask) -> Shard:
             pass
         return Shard(count, damaged, remarks, note=note)
     vectors = np.zeros((count, model.FEATURES), np.float32)
-    # One thread at a time: the first builds for all what takes seconds.
-    with _building:
-        pass_images = _build_engine(task.engine, task.image_size, task.preprocessing, task.weights)
-    for row, vector in pass_images(images):
+    for row, vector in ENGINES.find(task.engine, task.recipe).pass_images(images):
         vectors[row - task.rows.start] = vector
     task.directory.mkdir(parents=True, exist_ok=True)
     rows_path.touch()
@@ -242,33 +216,8 @@ def _decode_images(task: ShardTask, damaged: list, remarks: list) -> Rows:
         yield row, pixels
 
 
-_building = threading.Lock()
-
-
-@functools.cache
-def _build_engine(kind: str, image_size: int, preprocessing: str, weights: str) -> Engine:
-    """Return what passes images in any thread."""
-    prepare = model.preprocessing(image_size, preprocessing)
-    backbone = model.backbone(image_size, weights)
-    if kind.startswith("litert"):
-        # Two graphs: an image of another size makes only the small first one allocate again.
-        graphs, local = [model.convert(prepare), model.convert(backbone)], threading.local()
-
-        def pass_images(images: Rows) -> Rows:
-            if not hasattr(local, "graphs"):
-                local.graphs = [litert.Graph(content) for content in graphs]
-            first, second = local.graphs
-            for row, image in images:
-                yield row, second.run(first.run(image[None]))[0].copy()
-
-        return pass_images
-
-    run = tf.function(lambda pixels: backbone(pixels, training=False), reduce_retracing=True)
-
-    def pass_batches(images: Rows) -> Rows:
-        prepared = ((row, prepare(image[None])) for row, image in images)
-        while batch := list(itertools.islice(prepared, KERAS_BATCH)):
-            rows, pixels = zip(*batch, strict=True)
-            yield from zip(rows, run(tf.concat(pixels, 0)).numpy(), strict=True)
-
-    return pass_batches
+def describe_node(images: Source, weights: str) -> dict[str, str]:
+    """Return what features depend on as this process finds it, to compare nodes of a cluster."""
+    found = {"weights": model.weights_key(weights)[:12], "engine": engine(), "decoder": decoder()}
+    encoded = images.read(range(len(images.places)))
+    return found | {f"image {i}": digest(one).hex()[:12] for i, one in enumerate(encoded)}

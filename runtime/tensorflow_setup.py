@@ -1,6 +1,6 @@
 """Imports TensorFlow and Keras once, without their messages, and sets what holds for the process.
 
-    from tensorflow_setup import keras, tf
+    from runtime.tensorflow_setup import keras, tf
 
 Import it before anything else that loads TensorFlow: threads and GPU memory can only be set before
 the first operation.

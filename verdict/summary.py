@@ -1,0 +1,269 @@
+"""The verdicts of an experiment as summary.md: better, worse, or not distinguishable."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from runtime import files
+from schedulers import CONTROL
+from storage.results import MOST_REFERENCE_IMAGES, Experiment
+from verdict import mistakes, plots
+from verdict.intervals import Interval
+from verdict.ranking import Ranking, Score, tuning_losses
+
+CLOSE = 1.05  # a peak is about as good as the best up to so many times the least loss
+RATE_RATIO = 1.5  # schedules whose peak rates differ by more are compared in rate, too
+LISTED = 10  # damaged images that are named
+
+SUMMARY = """\
+# Learning-rate schedules on {name}
+
+{headline}.
+{tuning}
+{table}
+
+{findings}
+
+![Validation accuracy, validation loss and learning rate by epoch](comparison.svg)
+{spread}
+How to read it:
+
+- {tuned}± is half of a 95 % interval for new seeds and new validation images, by a two-way crossed
+  analysis of variance (Satterthwaite 1946; Bouthillier et al. 2021). From fewer than 5 seeds it is
+  rough; where n = 1, it is for new validation images and this model, and tells nothing of other
+  seeds. Other training images are not counted. Over seeds: for new seeds and the same images.
+- Δ: the best schedule minus this row, seed by seed and image by image, because runs of one seed
+  share initial weights, batch order and dropout. The best is chosen after looking, so the intervals
+  of all pairs of schedules, in accuracy and in loss, hold together (Bonferroni; Dunn 1961), as do
+  those of any best and the reference. Not distinguishable does not mean equal.
+- A run whose loss is not finite, or in training above that of guessing, diverged: it is left out.
+- Logistic regression on the same features{limit} is a reference, not a bound. It is solved to
+  convergence, with C chosen by folds of the training images.
+
+What was checked:
+
+- {finished} of {planned} runs are finished. In each, every rate is that of the schedule{at}, the
+  curves are those logged for TensorBoard, and final accuracy and loss are those of the predictions
+  kept for every validation image. So are the reference's.
+- All runs share {conditions}.
+- Not checked, because kept only once: losses of a grid, numbers of seeds and training images,
+  names, notes, the reference's C. Whoever changes all alike is believed.
+
+The data:
+
+- {data}
+"""
+TUNED = """\
+Peaks are chosen seed by seed, by the least loss on a stratified fifth of the training images and
+  by no validation image; the choice is part of the seed's spread. Equal budgets: {epochs} epochs.
+- Peaks within 5 %: the lowest and highest whose mean loss there, over seeds, is at most 5 % above
+  the least. Peaks at which a head diverged in a seed are left out here and in the plot.
+- """
+
+
+def number(interval: Interval, sign: str = "") -> str:
+    """Format a mean with half of its interval, where it has one: `0.9190 ± 0.0012`."""
+    # Adding 0.0 turns -0.0 into 0.0.
+    text = f"{round(interval.mean, 4) + 0.0:{sign}.4f}"
+    return f"{text} ± {interval.half_width:.4f}" if np.isfinite(interval.half_width) else text
+
+
+def differences(score: Score | None) -> dict[str, str]:
+    """Format how far the first of two lies above the second, as cells of the table."""
+    if not score:
+        return {}
+    return {"Δ accuracy": number(score.accuracy, "+"), "Δ loss": number(score.loss, "+")}
+
+
+def span(rates: Sequence[float], form: str) -> str:
+    """Format the lowest and the highest rate, or the only one: `2e-03 to 5e-03`."""
+    return " to ".join(f"{rate:{form}}" for rate in sorted({min(rates), max(rates)}))
+
+
+def name(label: str, seeds: int) -> str:
+    """Name a schedule, or its trained model where a single seed tells nothing of the schedule."""
+    return escape(label) if seeds > 1 else f"the model of {escape(label)}"
+
+
+def join(words: Iterable[str]) -> str:
+    """Join words as in `a, b and c`."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def escape(text: str) -> str:
+    """Return a user's text as one line of Markdown that means the text and nothing else."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    # An underscore inside a word starts no emphasis and stays readable.
+    return re.sub(r"[\\`*{}\[\]<>#|$~&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
+
+
+def relation(score: Score | None) -> str:
+    """Say how the first of two relates to the second, with {} for the second's name."""
+    if not score:
+        return "shares too few seeds with {} to be compared"
+    accuracy, loss = score.signs
+    if accuracy and accuracy == -loss:
+        return f"is {'better' if accuracy > 0 else 'worse'} than {{}} in accuracy and loss"
+    signs = {"accuracy": accuracy, "loss": loss}
+    words = [f"a {'higher' if sign > 0 else 'lower'} {of}" for of, sign in signs.items() if sign]
+    return (
+        f"has {' but also '.join(words)} than {{}}" if words else "is not distinguishable from {}"
+    )
+
+
+def headline(experiment: Experiment, ranking: Ranking) -> str:
+    """Return the answer, without its full stop."""
+    if not ranking.runs:
+        return "All finished runs diverged, so no schedule has a rank"
+    (best, *others), scores, seeds = ranking.runs, ranking.scores, ranking.seeds
+    if others:
+        relations: dict[str, list[str]] = {}
+        for label in others:
+            words = relation(ranking.compared.get((best, label)))
+            relations.setdefault(words, []).append(name(label, seeds))
+        top = scores[best].accuracy.mean
+        equal = [name(label, seeds) for label in others if scores[label].accuracy.mean == top]
+        place = f"ties with {join(equal)} for" if equal else "ends with"
+        said = [words.format(join(names)) for words, names in relations.items()]
+        text = f"{name(best, seeds)} {join([f'{place} the highest accuracy', *said])}"
+        if seeds == 1:
+            text = f"With one run each this compares trained models, not schedules; {text}"
+    else:
+        ends = f"{number(scores[best].accuracy)} and a loss of {number(scores[best].loss)}"
+        text = f"{escape(best)} ends at a validation accuracy of {ends}"
+    if experiment.config.settings.tune:
+        return f"At its own best peak{' each' * bool(others)}: {text}"
+    peaks = [run.result.peak_lr for runs in ranking.runs.values() for run in runs]
+    if max(peaks) > RATE_RATIO * min(peaks):
+        reason = f"the schedules peak at {span(peaks, '.1e')}, so this compares rates too"
+        text = f"As configured: {text}; {reason}; --tune compares each at its best"
+    return text
+
+
+def tuning_remarks(experiment: Experiment, ranking: Ranking) -> list[str]:
+    """Say what differs from the control, which peaks may not be the best, and what has no run."""
+    remarks, edges, missing = [], set(), []
+    if CONTROL in ranking.runs and ranking.compared:
+        apart = [pair for pair, score in ranking.compared.items() if any(score.signs)]
+        others = [set(pair) - {CONTROL} for pair in apart if CONTROL in pair]
+        others = join([name(*labels, ranking.seeds) for labels in others] or ["none"])
+        control = "the control, a constant rate, in accuracy or in loss"
+        remarks.append(f"Can be told apart from {control}: {others}")
+    for seed, grid in experiment.tuning.items():
+        ends = grid.peaks[0], grid.peaks[-1]
+        edges |= {f"{escape(of)} ({peak:.0e})" for of, peak in grid.chosen.items() if peak in ends}
+        missing += [f"{escape(of)} seed {seed}" for of in grid.loss if of not in grid.chosen]
+    if edges:
+        place = "lie on the edge of the grid, so better ones may lie beyond"
+        remarks.append(f"Chosen peaks of {join(sorted(edges))} {place}")
+    if missing:
+        remarks.append(f"Every peak of {join(missing)} diverged, so there is no run")
+    return remarks
+
+
+def results_table(experiment: Experiment, ranking: Ranking) -> str:
+    """Return the table of the last epoch: a row for each schedule and one for the reference."""
+    config, solved, tuned = experiment.config, experiment.reference, experiment.config.settings.tune
+    close, form = "peaks within 5 %", ".0e" if tuned else ".1e"
+    columns = ["schedule", "n", "epochs", "peak rate", close, "val. accuracy", "over seeds"]
+    columns += ["val. loss", "Δ accuracy", "Δ loss"]
+    if not tuned:
+        columns.remove(close)
+    peaks, losses = tuning_losses(experiment) if tuned else ([], {})
+    labels = [*ranking.runs, *(label for label in config.schedules if label not in ranking.runs)]
+    rows = []
+    for label in labels:
+        runs, finished = ranking.runs.get(label, []), experiment.runs.get(label, [])
+        diverged = sum(run.diverged for run in finished)
+        n = f"{len(runs)} of {config.settings.seeds}" + f", {diverged} diverged" * bool(diverged)
+        row = {"schedule": escape(label) + " (control)" * (tuned and label == CONTROL), "n": n}
+        row["epochs"] = f"{len(config.schedules[label])}"
+        if finished:
+            row["peak rate"] = span([run.result.peak_lr for run in finished], form)
+        if label in losses:
+            mean = losses[label].mean(axis=0)
+            row[close] = span(peaks[mean <= CLOSE * np.nanmin(mean)], form)
+        if runs:
+            score, over_seeds = ranking.scores[label], ranking.scores[label].accuracy.over_seeds
+            row |= {"val. accuracy": number(score.accuracy), "val. loss": number(score.loss)}
+            if np.isfinite(over_seeds):
+                row["over seeds"] = f"± {over_seeds:.4f}"
+        rows.append(row | differences(ranking.compared.get((labels[0], label))))
+    if solved:
+        row = {"schedule": f"logistic regression, C = {solved.C:g}"}
+        row["val. accuracy"] = f"{solved.val_categorical_accuracy:.4f}"
+        row["val. loss"] = f"{solved.val_loss:.4f}"
+        rows.append(row | differences(ranking.reference))
+    # Padded, so that it can be read as text too.
+    cells = [columns, *([row.get(column, "") for column in columns] for row in rows)]
+    first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
+    form = " | ".join([f"{{:{first}}}", *(f"{{:>{width}}}" for width in others)])
+    return "\n".join(f"| {form.format(*row)} |" for row in cells)
+
+
+def findings(ranking: Ranking) -> str:
+    """List the pairs of schedules that can be told apart, and say whether there are others."""
+    lines = []
+    for pair, score in ranking.compared.items():
+        if any(score.signs):
+            first, second = (name(label, ranking.seeds) for label in pair)
+            said = f"{first} {relation(score).format(second)}"
+            lines.append("- {}: accuracy {}, loss {}.".format(said, *differences(score).values()))
+    if len(lines) < len(ranking.compared):
+        others = "No other pair" if lines else "No pair"
+        lines.append(f"- {others} of schedules can be told apart, in accuracy or in loss.")
+    return "\n".join(lines)
+
+
+def format_summary(experiment: Experiment, ranking: Ranking) -> str:
+    """Return summary.md."""
+    config, data, most = experiment.config, experiment.config.data, MOST_REFERENCE_IMAGES
+    conditions = join(
+        f"{key.replace('_', ' ')} {value[:12] if len(str(value)) == 64 else value}"
+        for key, value in vars(config.conditions).items()
+    )
+    sides = f"{sum(data.train):,} training and {sum(data.validation):,} validation images"
+    about = [f"{data.name}: {sides} of {len(data.class_names)} classes.", *data.notes]
+    if data.left_out:
+        named = ", ".join(data.left_out[:LISTED]) + ", …" * (len(data.left_out) > LISTED)
+        about.append(f"Left out, because damaged: {len(data.left_out):,} images ({named}).")
+    found = [findings(ranking)]
+    if ranking.runs:
+        (best, runs), classes = ranking.best, map(escape, data.class_names)
+        found.append(mistakes.describe(runs, name(best, len(runs)), list(classes)))
+    tuned, said = config.settings.tune, [headline(experiment, ranking)]
+    said += tuning_remarks(experiment, ranking) if tuned else []
+    return SUMMARY.format(
+        name=escape(data.name),
+        headline=". ".join(said),
+        tuning="\n![Loss on held-out training images by peak rate](tuning.svg)\n" * tuned,
+        table=results_table(experiment, ranking),
+        findings="\n".join(filter(None, found)),
+        spread="\n![How sure: seeds, and seeds and images](spread.svg)\n"
+        * bool(ranking.ahead and ranking.seeds > 1),
+        tuned=TUNED.format(epochs=max(map(len, config.schedules.values()))) * tuned,
+        limit=f" of {most:,} training images" * (sum(data.train) > most),
+        at=" at the chosen peak" * tuned,
+        finished=sum(map(len, experiment.runs.values())),
+        planned=config.settings.seeds * len(config.schedules),
+        conditions=escape(conditions),
+        data="\n- ".join(map(escape, about)),
+    )
+
+
+def write_report(experiment: Experiment, ranking: Ranking) -> str:
+    """Write summary.md and plots of an audited experiment beside its logs; returns summary.md."""
+    written = {"comparison.svg": plots.comparison_plot(experiment, ranking)}
+    if experiment.tuning:
+        written["tuning.svg"] = plots.tuning_plot(experiment)
+    if ranking.ahead and ranking.seeds > 1:
+        written["spread.svg"] = plots.spread_plot(ranking)
+    if ranking.runs:
+        written |= mistakes.report_files(experiment, ranking)
+    written["summary.md"] = format_summary(experiment, ranking)
+    for name, content in written.items():
+        files.write_atomically(experiment.directory / name, content)
+    return written["summary.md"]
