@@ -33,7 +33,7 @@ from runtime.messages import Refusal
 from runtime.tasks import Threads, cores
 from runtime.tensorflow_setup import keras, tf
 from storage.settings import Settings
-from training import heads
+from training import heads, trainer
 
 SIZE, BATCH, DROPOUT = Settings.image_size, Settings.batch_size, Settings.dropout
 RECIPE = model.Recipe(SIZE, Settings.preprocessing, Settings.weights)
@@ -143,8 +143,8 @@ def train_heads(number: int, count: int, folder: Path) -> float:
     labels, ends = np.arange(SHAPE[0], dtype=np.int32) % CLASSES, []
     rates = {str(head): [Settings.lr] * EPOCHS for head in range(number)}
     samples = cache.Samples(folder, labels, CLASSES, training, validation)
-    task = heads.HeadsTask(samples, rates, 0, BATCH, DROPOUT)
-    heads.train_heads(task, lambda *_: ends.append(time.perf_counter()))
+    task = trainer.Task(heads.Heads, samples, RECIPE, rates, 0, BATCH, DROPOUT)
+    trainer.train(task, lambda *_: ends.append(time.perf_counter()))
     return float(np.median(np.diff(ends)))
 
 

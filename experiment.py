@@ -27,8 +27,9 @@ from storage import audit, export, results
 from storage.results import Conditions, Config, Experiment
 from storage.settings import Settings
 from training import runs, tune
-from training.heads import HeadsTask
+from training.heads import Heads
 from training.reference import solve_reference
+from training.trainer import Task, TrainingBar
 from verdict import mistakes
 from verdict.ranking import Ranking, rank
 from verdict.summary import write_report
@@ -175,8 +176,9 @@ def _complete(
         solving = None
         if not _is_whole(audit.read_reference, directory, config):
             solving = executor.submit(solve_reference, samples)
-        base = HeadsTask(samples, {}, 0, settings.batch_size, settings.dropout)
-        with tasks.TrainingBar(executor.queue()) as bar:
+        options = settings.batch_size, settings.dropout
+        base = Task(Heads, samples, settings.recipe, {}, 0, *options)
+        with TrainingBar(executor.queue()) as bar:
             if settings.tune:
                 read = audit.read_tuning, directory, config
                 seeds = [seed for seed in range(settings.seeds) if not _is_whole(*read, seed)]
@@ -202,9 +204,9 @@ def _export_best(experiment: Experiment, ranking: Ranking) -> None:
     Not the run that is best on the validation images: that would choose by what it is judged by.
     """
     paths = list(map(Path, experiment.config.settings.export))
-    if not ranking.runs:
-        raise Refusal(f"--export {paths[0]}: every run diverged, so none is best")
     label, best_runs = ranking.best
+    if not best_runs:
+        raise Refusal(f"--export {paths[0]}: every schedule has a run that diverged; none is best")
     export.export_model(experiment, label, best_runs[0].result.seed, paths)
 
 

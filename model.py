@@ -106,16 +106,17 @@ def initial_kernel(classes: int, seed: int) -> np.ndarray:
     return np.asarray(keras.initializers.GlorotUniform(seed)((FEATURES, classes)))
 
 
-def join_model(recipe: Recipe, kernel: np.ndarray, bias: np.ndarray, dropout: float) -> keras.Model:
+def join_model(recipe: Recipe, weights: dict[str, np.ndarray], dropout: float) -> keras.Model:
     """Return preprocessing, backbone and head in one: uint8 (N, H, W, 3) -> float32 (N, classes).
 
-    The kernel is (1280, classes); the outputs are probabilities. Raises Refusal.
+    `weights` are all that was trained, as a Trainer names them: kernel (1280, classes), bias. The
+    outputs are probabilities. Raises Refusal.
     """
-    head = keras.layers.Dense(len(bias), activation="softmax", name="probabilities")
+    head = keras.layers.Dense(len(weights["bias"]), activation="softmax", name="probabilities")
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
     layers = image, preprocessing(recipe), backbone(recipe), keras.layers.Dropout(dropout), head
     model = keras.Sequential(layers, name="classifier")
-    head.set_weights([kernel, bias])
+    head.set_weights([weights["kernel"], weights["bias"]])
     model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     # Loading a model whose optimizer was not built gives a warning.
     model.optimizer.build(model.trainable_variables)

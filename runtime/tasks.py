@@ -1,20 +1,16 @@
-"""Spreads long work over cores: tasks go to an executor, and a bar shows how far training is."""
+"""Spreads long work over cores: tasks go to an executor."""
 
 import itertools
 import os
 import platform
 import queue
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 AHEAD = 3  # tasks a core that are submitted before their turn; more would only fill memory
-SHOWN = 8  # heads whose accuracies fit beside the bar
 
 
 class Threads(ThreadPoolExecutor):
@@ -71,31 +67,3 @@ def run_tasks(
     finally:
         for future in waiting:
             future.cancel()
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The heads of a seed have trained for one more epoch."""
-
-    seed: int
-    metrics: Mapping[Hashable, Any]  # name of a head -> heads.EpochMetrics
-
-
-class TrainingBar(tqdm):
-    """The bar, fed by a queue of Progress; quiet where standard error is not a terminal.
-
-    Whoever submits a task adds the epochs of its heads to `total`.
-    """
-
-    def __init__(self, reports: Any):
-        super().__init__(total=0, desc="training", unit=" epochs", disable=None)
-        self._reports, self.report = reports, reports.put  # what tasks call
-
-    def show(self) -> None:
-        """Draw what tasks have reported."""
-        while not self._reports.empty():
-            done = self._reports.get()
-            if len(done.metrics) <= SHOWN:
-                heads = (f"{label} {m.val_accuracy:.4f}" for label, m in done.metrics.items())
-                self.set_postfix_str(f"seed {done.seed}: {', '.join(heads)}", refresh=False)
-            self.update(len(done.metrics))

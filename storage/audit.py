@@ -81,10 +81,7 @@ def audit_run(
     path = run / results.VALIDATION
     outputs = results.read_outputs(path, config.data)
     _compare_means(path, outputs, result.val_accuracy[-1], result.val_loss[-1])
-    # A rate of 0 throughout leaves the loss of guessing, on either side of it: not diverged.
-    classes = len(config.data.class_names) if result.peak_lr > 0 else math.inf
-    diverged = results.is_diverged(result.loss[-1], result.val_loss[-1], classes)
-    return Run(result, outputs, diverged)
+    return Run(result, outputs, results.is_diverged(result, len(outputs.label)))
 
 
 def _compare_means(

@@ -2,8 +2,9 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
@@ -17,26 +18,38 @@ from runtime.messages import Refusal
 # TensorBoard wants "tfevents" in a file's name; the usual name holds that of the host, too.
 FILE = "events.out.tfevents.v2"
 SIDES = ("train", "validation")
-# Name of a curve -> the side on which it is logged, and its tag as Keras' callback names it.
-CURVES = {
-    "rate": ("train", "epoch_learning_rate"),
-    "accuracy": ("train", "epoch_categorical_accuracy"),
-    "loss": ("train", "epoch_loss"),
-    "val_accuracy": ("validation", "epoch_categorical_accuracy"),
-    "val_loss": ("validation", "epoch_loss"),
-}
 
 
-def append_epoch(run: Path, epoch: int, metrics: Mapping[str, float], time: float) -> None:
+def _curve(side: str, tag: str) -> Any:
+    return field(metadata={"side": side, "tag": tag})
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is logged of a run after an epoch, with the tags of Keras' callback: all curves."""
+
+    rate: float = _curve("train", "epoch_learning_rate")  # as the optimizer used it
+    # On the training images, while they were trained on.
+    accuracy: float = _curve("train", "epoch_categorical_accuracy")
+    loss: float = _curve("train", "epoch_loss")
+    val_accuracy: float = _curve("validation", "epoch_categorical_accuracy")
+    val_loss: float = _curve("validation", "epoch_loss")
+
+
+# Name of a curve -> the side on which it is logged, and its tag.
+CURVES = {one.name: (one.metadata["side"], one.metadata["tag"]) for one in fields(Epoch)}
+
+
+def append_epoch(run: Path, number: int, epoch: Epoch, time: float) -> None:
     """Append an epoch of all CURVES to the event files of a run; its directories must exist.
 
     Files have their final names from the start, so that a live TensorBoard does not read twice.
     """
     summaries = {side: Summary() for side in SIDES}
     for name, (side, tag) in CURVES.items():
-        summaries[side].value.add(tag=tag, simple_value=metrics[name])
+        summaries[side].value.add(tag=tag, simple_value=getattr(epoch, name))
     for side, summary in summaries.items():
-        append(run / side, Event(step=epoch, wall_time=time, summary=summary))
+        append(run / side, Event(step=number, wall_time=time, summary=summary))
 
 
 def append(directory: Path, event: Event) -> None:

@@ -13,7 +13,7 @@ import model
 from runtime import files
 from runtime.messages import Refusal
 from runtime.tensorflow_setup import keras
-from storage.results import EXPORTS, HEAD, Experiment, read_arrays, run_directory
+from storage.results import EXPORTS, WEIGHTS, Experiment, read_arrays, run_directory
 
 
 def require_free(path: Path) -> None:
@@ -30,12 +30,12 @@ def export_model(experiment: Experiment, label: str, seed: int, paths: list[Path
     A file of this experiment stays; raises Refusal where there is another one.
     """
     settings = experiment.config.settings
-    head = run_directory(experiment.directory, label, seed) / HEAD
+    path = run_directory(experiment.directory, label, seed) / WEIGHTS
     try:
-        kernel, bias = read_arrays(head, "kernel", "bias")
+        weights = read_arrays(path)
     except Refusal as error:
-        raise Refusal(f"{error}; remove {head.parent}, and --resume makes it again") from None
-    whole = model.join_model(settings.recipe, kernel, bias, settings.dropout)
+        raise Refusal(f"{error}; remove {path.parent}, and --resume makes it again") from None
+    whole = model.join_model(settings.recipe, weights, settings.dropout)
     record = experiment.directory / EXPORTS
     hashes = files.read_json(record) if record.exists() else {}
     for path in paths:

@@ -4,8 +4,8 @@
     NAME/validation-images.txt           names of the validation images, in the order of the .npz
     NAME/SCHEDULE/seed-K/train/          event files of TensorBoard
     NAME/SCHEDULE/seed-K/validation/
-    NAME/SCHEDULE/seed-K/head.npz        kernel (1280, classes), bias (classes,) at the end
-    NAME/SCHEDULE/seed-K/validation.npz  what the head says of every validation image at the end
+    NAME/SCHEDULE/seed-K/weights.npz     all that was trained, at the end
+    NAME/SCHEDULE/seed-K/validation.npz  what the model says of every validation image at the end
     NAME/SCHEDULE/seed-K/result.json     written last: a run without it is not finished
     NAME/SCHEDULE/mean/                  event files: the mean over seeds, written at the end
     NAME/tuning/seed-K.json              with --tune: the grid of peaks, and the chosen ones
@@ -31,10 +31,11 @@ from schedulers import scale_to_peak
 from storage.settings import Settings
 
 FORMAT = 4  # raise it when what is stored, or how a run is computed, changes
-CONFIG, RESULT, HEAD, VALIDATION = "config.json", "result.json", "head.npz", "validation.npz"
+CONFIG, RESULT, WEIGHTS, VALIDATION = "config.json", "result.json", "weights.npz", "validation.npz"
 REFERENCE, IMAGES, EXPORTS = "reference.json", "validation-images.txt", "exports.json"
 # Training images that the reference is fitted on, so that its time and memory stay bounded.
 MOST_REFERENCE_IMAGES = 20_000
+PART = 4096  # losses that are summed up at once; another number would round differently
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ class Result:
     loss: list[float | None]  # likewise
     val_accuracy: list[float | None]  # after the epoch
     val_loss: list[float | None]
+    # Of the model before its first epoch, on the validation images.
+    untrained_accuracy: float | None = None
+    untrained_loss: float | None = None
 
     def curve(self, name: str) -> np.ndarray:
         """Return a curve as float64 (epochs,), NaN where it is not finite."""
@@ -100,11 +104,22 @@ class Result:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a head says of every validation image; N images."""
+    """What a trained model says of every validation image; N images."""
 
     predicted: np.ndarray  # (N,) int32, -1 where the output is not finite
     label: np.ndarray  # (N,) int32
     loss: np.ndarray  # (N,) float32, nats
+
+    @property
+    def accuracy(self) -> float:
+        """Categorical accuracy."""
+        return float(np.mean(self.predicted == self.label))
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss, summed up in float64 as it always was, part by part."""
+        parts = np.split(self.loss.astype(np.float64), range(PART, len(self.loss), PART))
+        return float(sum(part.sum() for part in parts) / len(self.loss))
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,12 @@ class Run:
 
     result: Result
     outputs: Outputs
-    diverged: bool  # not finite, or a training loss above that of guessing
+    diverged: bool  # see is_diverged
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its validation loss is finite, so that it counts in means."""
+        return self.result.val_loss[-1] is not None
 
 
 @dataclass(frozen=True)
@@ -157,11 +177,20 @@ def choose_peaks(peaks: list[float], loss: dict[str, list[float | None]]) -> dic
     return chosen
 
 
-def is_diverged(loss: float | None, val_loss: float | None, classes: float) -> bool:
-    """Whether a head has a loss that is not finite, or a training loss above that of guessing."""
-    if loss is None or val_loss is None or not math.isfinite(loss + val_loss):
+def is_diverged(result: Result, images: int) -> bool:
+    """Whether a run ends with a loss that is not finite, or clearly worse than it began.
+
+    Clearly: with twice the loss of the untrained model, and with an accuracy on so many validation
+    images that lies by two standard errors below that of the untrained model.
+    """
+    if result.loss[-1] is None or result.val_loss[-1] is None:
         return True
-    return loss > math.log(classes)
+    if result.untrained_accuracy is None or result.untrained_loss is None:
+        return False
+    before = result.untrained_accuracy
+    deviation = math.sqrt(before * (1 - before) / images)
+    is_worse = result.val_accuracy[-1] < before - 2 * deviation
+    return is_worse and result.val_loss[-1] > 2 * result.untrained_loss
 
 
 def planned_rates(config: Config, tuning: Tuning | None, label: str) -> list[float] | None:
@@ -248,18 +277,21 @@ def read_config(experiment: Path) -> Config:
     return config
 
 
-def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
-    """Return the arrays of these names in an .npz file; raises Refusal."""
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays in an .npz file by name; raises Refusal."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return [arrays[name] for name in names]
+            return dict(arrays)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise Refusal(f"{path} cannot be read: {error}") from None
 
 
 def read_outputs(path: Path, data: Data) -> Outputs:
     """Return the outputs in an .npz file; raises Refusal unless they fit the data."""
-    outputs = Outputs(*read_arrays(path, "predicted", "label", "loss"))
+    arrays = read_arrays(path)
+    if arrays.keys() != {"predicted", "label", "loss"}:
+        raise Refusal(f"{path} does not hold predicted, label and loss")
+    outputs = Outputs(**arrays)
     count = sum(data.validation)
     if any(array.shape != (count,) for array in vars(outputs).values()):
         raise Refusal(f"{path} does not hold {count} validation images")

@@ -1,7 +1,7 @@
 """Writes small experiments with the project's own writers, to be reported on and to be damaged."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +49,16 @@ def write_run(
     loss: float = 0.3,
     *,
     rates: list[float] | None = None,
-    training_loss: float = 0.5,
+    untrained: tuple[float, float] | None = None,
     images: int = 0,
 ) -> None:
-    """Write a finished run; `images` chooses which images are wrong, `loss` may be NaN."""
+    """Write a finished run; `images` chooses which images are wrong, `loss` may be NaN.
+
+    `untrained` are accuracy and loss before the first epoch.
+    """
     rates = RATES[label] if rates is None else rates
     outputs, accuracy = make_outputs(right, loss, images), float(np.float32(right / IMAGES))
-    ends = {"accuracy": accuracy, "loss": training_loss, "val_accuracy": accuracy}
+    ends = {"accuracy": accuracy, "loss": 0.5, "val_accuracy": accuracy}
     ends["val_loss"] = float(outputs.loss.mean())
     parts = [(epoch + 1) / len(rates) for epoch in range(len(rates))]
     curves = {
@@ -67,12 +70,15 @@ def write_run(
     for side in events.SIDES:
         (run / side).mkdir(parents=True)
     for epoch in range(len(rates)):
-        events.append_epoch(run, epoch, {name: of[epoch] for name, of in curves.items()}, 0.0)
+        logged = events.Epoch(**{name: of[epoch] for name, of in curves.items()})
+        events.append_epoch(run, epoch, logged, 0.0)
     finite = {
         name: [value if np.isfinite(value) else None for value in curve]
         for name, curve in curves.items()
     }
     result = results.Result(label, seed, max(rates), CONDITIONS, **finite)
+    if untrained:
+        result = replace(result, untrained_accuracy=untrained[0], untrained_loss=untrained[1])
     results.write_outputs(run / results.VALIDATION, outputs)
     files.write_json(run / results.RESULT, asdict(result))
 

@@ -6,8 +6,10 @@ import numpy as np
 
 import model
 from features.cache import Samples
-from training.heads import HeadsTask
+from training.heads import Heads
+from training.trainer import Task
 
+RECIPE = model.Recipe(32, "scale", "imagenet")
 RATES = {"a": [0.0, 1e-3, 2e-3], "b": [1e-3, 1e-3], "c": [3e-4, 1e-2, 1e-4]}
 
 
@@ -20,4 +22,5 @@ def make_task(folder, classes=6, count=330, **changes):
     (values / 8).astype(np.float32).tofile(folder / "features.f32")
     train, validation = np.split(np.arange(count), [count * 2 // 3])
     samples = Samples(folder, labels, classes, train, validation)
-    return replace(HeadsTask(samples, RATES, seed=0, batch_size=64, dropout=0.2), **changes)
+    task = Task(Heads, samples, RECIPE, RATES, seed=0, batch_size=64, dropout=0.2)
+    return replace(task, **changes)

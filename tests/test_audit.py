@@ -97,7 +97,7 @@ def log_another_rate(experiment):
         (experiment / RUN / side / events.FILE).unlink()
     for epoch, rate in enumerate([4e-5, 4.00001e-5, 4e-6]):
         logged = {name: curves[name][epoch] for name in events.CURVES} | {"rate": rate}
-        events.append_epoch(experiment / RUN, epoch, logged, 0.0)
+        events.append_epoch(experiment / RUN, epoch, events.Epoch(**logged), 0.0)
 
 
 def replace_predictions(experiment):
@@ -128,7 +128,7 @@ def flip_a_bit(experiment):
 
 
 def log_an_epoch_twice(experiment):
-    events.append_epoch(experiment / RUN, 2, dict.fromkeys(events.CURVES, 0.5), 0.0)
+    events.append_epoch(experiment / RUN, 2, events.Epoch(*[0.5] * 5), 0.0)
 
 
 def add_run(experiment):

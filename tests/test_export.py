@@ -16,7 +16,7 @@ from runtime.messages import Refusal
 from sources.decoding import decode
 from storage import export
 from storage.audit import read_experiment
-from storage.results import HEAD, run_directory
+from storage.results import WEIGHTS, run_directory
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def experiment(tmp_path):
     """An audited experiment whose run has the head of no training."""
     experiment = write_experiment(tmp_path / "one", {"exp": [50, 51]})
     kernel, bias = model.initial_kernel(3, 0), np.array([0.1, 0, -0.1], np.float32)
-    np.savez(run_directory(experiment, "exp", 0) / HEAD, kernel=kernel, bias=bias)
+    np.savez(run_directory(experiment, "exp", 0) / WEIGHTS, kernel=kernel, bias=bias)
     return read_experiment(experiment)
 
 
@@ -54,7 +54,7 @@ def test_both_files_say_what_the_features_of_training_say(experiment, tmp_path):
     with tasks.Threads() as executor:
         computed = cache.extract(dataset, recipe, tmp_path, False, executor)
     values = np.fromfile(computed.directory / "features.f32", np.float32).reshape(len(images), -1)
-    with np.load(run_directory(experiment.directory, "exp", 0) / HEAD) as head:
+    with np.load(run_directory(experiment.directory, "exp", 0) / WEIGHTS) as head:
         expected = softmax(values @ head["kernel"] + head["bias"], axis=1)
     for encoded, probabilities in zip(dataset.source.read(dataset.rows), expected, strict=True):
         pixels = decode(encoded)[None]
@@ -90,7 +90,7 @@ def test_a_file_that_appears_during_the_export_stays(experiment, tmp_path, monke
 
 
 def test_a_damaged_head_is_named_with_what_to_do(experiment, tmp_path):
-    head = run_directory(experiment.directory, "exp", 0) / HEAD
+    head = run_directory(experiment.directory, "exp", 0) / WEIGHTS
     head.write_bytes(head.read_bytes()[:5000])
-    with pytest.raises(Refusal, match=r"head\.npz cannot be read.*; remove .*seed-0, and"):
+    with pytest.raises(Refusal, match=r"weights\.npz cannot be read.*; remove .*seed-0, and"):
         write_models(experiment, tmp_path / "a.keras")

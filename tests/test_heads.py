@@ -5,17 +5,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from feature_files import RATES, make_task
+from feature_files import RATES, RECIPE, make_task
 
 import data
 import model
 from features import cache
+from features.cache import Samples
 from runtime.tasks import Threads
 from runtime.tensorflow_setup import keras, tf
 from sources.decoding import decode
-from training.heads import HeadsTask, drop_out, find_trainer, order, split_heads, train_heads
+from training import trainer
+from training.heads import Heads
+from training.trainer import Task, drop_out, find_trainer, order
 
 LOSS = "sparse_categorical_crossentropy"
+
+
+def split(labels, classes, batch_size, parts=1):
+    """Split labels as a task of so many classes and images a batch does."""
+    samples = Samples(None, None, classes, None, None)
+    task = Task(Heads, samples, RECIPE, {}, 0, batch_size, dropout=0.0)
+    return Heads.split(task, labels, parts)
 
 
 def train(task):
@@ -26,13 +36,13 @@ def train(task):
         for label, values in metrics.items():
             epochs[label].append(values)
 
-    return {label: (epochs[label], head) for label, head in train_heads(task, keep).items()}
+    return {label: (epochs[label], head) for label, head in trainer.train(task, keep).items()}
 
 
 def assert_equal(first, second):
     """Assert that two heads are equal to the last bit, in what is logged and in what is kept."""
     assert first[0] == second[0]
-    arrays = [[head.kernel, head.bias, *vars(head.outputs).values()] for _, head in (first, second)]
+    arrays = [[*end.weights.values(), *vars(end.outputs).values()] for _, end in (first, second)]
     for one, other in zip(*arrays, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -55,13 +65,13 @@ def test_heads_side_by_side_are_plain_keras_fits_one_by_one(tmp_path):
             assert logged.rate == np.float32(rate)
             for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
                 assert getattr(logged, name) == pytest.approx(history[name][0], abs=1e-5)
-        assert metrics[-1] == head.metrics and metrics[-1].loss < metrics[0].loss
-        np.testing.assert_allclose(head.kernel, dense.get_weights()[0], atol=1e-5)
-        outputs, logits = head.outputs, images @ head.kernel + head.bias
+        assert metrics[-1] == head.epoch and metrics[-1].loss < metrics[0].loss
+        np.testing.assert_allclose(head.weights["kernel"], dense.get_weights()[0], atol=1e-5)
+        outputs, logits = head.outputs, images @ head.weights["kernel"] + head.weights["bias"]
         np.testing.assert_array_equal(outputs.label, labels)
         np.testing.assert_array_equal(outputs.predicted, logits.argmax(axis=1))
-        assert np.mean(outputs.predicted == labels) == head.metrics.val_accuracy
-        assert outputs.loss.mean() == pytest.approx(head.metrics.val_loss, abs=1e-6)
+        assert np.mean(outputs.predicted == labels) == head.epoch.val_accuracy
+        assert outputs.loss.mean() == pytest.approx(head.epoch.val_loss, abs=1e-6)
 
 
 def test_training_on_features_is_training_through_the_whole_frozen_model(images, tmp_path):
@@ -70,10 +80,10 @@ def test_training_on_features_is_training_through_the_whole_frozen_model(images,
         computed = cache.extract(dataset, recipe, tmp_path, False, executor)
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
     samples = cache.Samples(computed.directory, dataset.labels, 3, *sides)
-    task = HeadsTask(samples, {"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)
+    task = Task(Heads, samples, recipe, {"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)
     pixels = np.stack([decode(encoded) for encoded in dataset.source.read(dataset.rows)])
     kernel = model.initial_kernel(3, seed=0)
-    whole = model.join_model(recipe, kernel, np.zeros(3), 0.0)
+    whole = model.join_model(recipe, {"kernel": kernel, "bias": np.zeros(3)}, 0.0)
     whole.compile(keras.optimizers.Adam(), LOSS, metrics=["accuracy"])
     options = {"batch_size": 7, "shuffle": False, "verbose": 0}
     options["validation_data"] = pixels[samples.validation], dataset.labels[samples.validation]
@@ -93,7 +103,7 @@ def test_a_head_alone_is_the_same_to_the_last_bit_whatever_is_beside_it(
     tmp_path, classes, count, batch_size
 ):
     task = make_task(tmp_path, classes, count, batch_size=batch_size)
-    widest = len(split_heads([""] * 64, classes, batch_size)[0])
+    widest = len(split([""] * 64, classes, batch_size)[0])
     rates = {f"head {number}": [1e-4 * (number + 1)] * 2 for number in range(widest - 4)}
     # b ends an epoch earlier, and the loss of one head is not finite.
     rates |= {"wild": [3e38, 3e38], "same": RATES["a"], "b": RATES["b"], "a": RATES["a"]}
@@ -110,7 +120,7 @@ def test_seeds_in_parallel_threads_are_one_after_the_other_to_the_last_bit(tmp_p
     tasks = [make_task(tmp_path, seed=seed) for seed in (0, 1, 2, 3)]
     one_by_one = [train(task) for task in tasks]
     # A thread traces once for all seeds.
-    assert find_trainer(tasks[0]).train_epoch.experimental_get_tracing_count() == 1
+    assert find_trainer(tasks[0])._train.experimental_get_tracing_count() == 1
     # Only the cores are divided, never a sum.
     assert tf.config.threading.get_intra_op_parallelism_threads() == 1
     with Threads(2) as executor:
@@ -124,11 +134,11 @@ def test_seeds_in_parallel_threads_are_one_after_the_other_to_the_last_bit(tmp_p
 
 def test_no_group_is_too_wide_and_heads_are_split_into_as_many_parts_as_wanted():
     labels = [str(number) for number in range(70)]
-    assert split_heads(labels, 6, 64) == [labels]
-    assert [len(group) for group in split_heads(labels, 6, 64, parts=2)] == [35, 35]
-    assert [len(group) for group in split_heads(labels, 100, 64)] == [40, 30]
-    assert {len(group) for group in split_heads(labels, 5000, 64)} == {2}
-    assert split_heads([], 6, 64) == []
+    assert split(labels, 6, 64) == [labels]
+    assert [len(group) for group in split(labels, 6, 64, parts=2)] == [35, 35]
+    assert [len(group) for group in split(labels, 100, 64)] == [40, 30]
+    assert {len(group) for group in split(labels, 5000, 64)} == {2}
+    assert split([], 6, 64) == []
 
 
 def test_an_order_holds_every_row_once_and_depends_on_seed_and_epoch():

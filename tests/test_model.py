@@ -76,7 +76,8 @@ def test_a_head_begins_as_a_dense_layer_of_keras_with_that_seed():
 def test_the_saved_whole_loads_without_warnings_and_is_its_parts_one_after_another(tmp_path):
     kernel, bias = model.initial_kernel(3, 0), np.array([0.1, 0.2, 0.3], np.float32)
     recipe = model.Recipe(48, "standardize", "imagenet")
-    model.join_model(recipe, kernel, bias, 0.2).save(tmp_path / "a.keras")
+    whole = model.join_model(recipe, {"kernel": kernel, "bias": bias}, 0.2)
+    whole.save(tmp_path / "a.keras")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded = keras.models.load_model(tmp_path / "a.keras")

@@ -52,7 +52,7 @@ def test_a_schedule_that_diverged_and_one_that_is_missing_are_left_out(tmp_path)
     for seed in range(2):
         write_run(experiment, "exp", seed, 50, loss=math.nan)
     (experiment / "reference.json").unlink()
-    assert "All finished runs diverged" in write_report(experiment)
+    assert "Every schedule has a run that diverged" in write_report(experiment)
 
 
 def test_the_plot_of_peaks_marks_minima_and_defaults_that_are_not_off_the_top(tmp_path):

@@ -52,17 +52,38 @@ def test_the_best_has_the_highest_accuracy_and_of_equal_ones_the_lowest_loss(tmp
     assert next(iter(rank(read_experiment(experiment)).runs), None) == "exp"
 
 
-def test_a_diverged_run_is_never_counted(tmp_path):
+def test_a_schedule_with_a_diverged_run_is_never_best_and_what_is_finite_counts(tmp_path):
     experiment = write_experiment(tmp_path / "x", {"exp": [50, 52], "linear": [60, 60]})
     write_run(experiment, "linear", 0, 60, loss=math.nan)
     ranking = rank(read_experiment(experiment))
     assert [run.result.seed for run in ranking.runs["linear"]] == [1]
     assert ranking.scores["linear"].accuracy.mean == 1
-    write_run(experiment, "linear", 1, 60, training_loss=1.2)
-    assert list(rank(read_experiment(experiment)).runs) == ["exp"]
-    for seed in (0, 1):
-        write_run(experiment, "exp", seed, 60, training_loss=1.2)
-    assert next(iter(rank(read_experiment(experiment)).runs), None) is None
+    assert list(ranking.runs) == ["exp", "linear"] and ranking.best[0] == "exp"
+    # Worse than before training in loss and in accuracy.
+    write_run(experiment, "exp", 0, 10, loss=1.0, untrained=(0.5, 0.4))
+    ranking = rank(read_experiment(experiment))
+    assert ranking.scores["exp"].accuracy.mean == (10 + 52) / 120
+    assert ranking.diverged == {"exp", "linear"} and ranking.best == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("right", "loss", "untrained", "diverged"),
+    [
+        (10, 1.0, (0.5, 0.4), True),
+        (10, 0.7, (0.5, 0.4), False),  # not twice the loss
+        (29, 1.0, (0.5, 0.4), False),  # no clear difference in accuracy
+        (60, 9.0, (0.1, 2.5), False),  # sure and sometimes wrong, but it has learnt
+        (6, 2.4, (0.1, 2.5), False),  # has not learnt yet
+        (60, math.nan, (0.1, 2.5), True),
+        (10, 1.0, None, False),  # an experiment that does not say
+    ],
+)
+def test_a_run_diverged_if_it_is_not_finite_or_clearly_worse_than_it_began(
+    tmp_path, right, loss, untrained, diverged
+):
+    experiment = write_experiment(tmp_path / "x", {"exp": [50]})
+    write_run(experiment, "exp", 0, right, loss, untrained=untrained)
+    assert read_experiment(experiment).runs["exp"][0].diverged == diverged
 
 
 def test_only_equal_rates_give_an_interval_of_0(tmp_path):

@@ -101,7 +101,7 @@ HEADLINES = {
     "diverged": (
         {"exp": [30, 31]},
         {"exp": math.nan},
-        "All finished runs diverged, so no schedule has a rank.",
+        "Every schedule has a run that diverged, so none is best.",
     ),
 }
 
@@ -189,9 +189,10 @@ def test_diverged_runs_are_named_and_not_counted(tmp_path):
     experiment = write_experiment(tmp_path / "x", RIGHT)
     write_run(experiment, "warm", 1, 60, loss=math.nan)
     for seed in range(3):
-        write_run(experiment, "linear", seed, 60, training_loss=1.2)
+        write_run(experiment, "linear", seed, 60, loss=math.nan)
     summary = summarise(experiment)
-    assert headline(summary).startswith("As configured: warm ends with the highest accuracy")
+    assert headline(summary).startswith("As configured: exp ends with the highest accuracy")
+    assert "runs of linear and warm diverged" in headline(summary)
     assert row(summary, "warm")[1] == "2 of 3, 1 diverged"
     assert row(summary, "linear")[1:] == ["0 of 3, 3 diverged", "3", "4.0e-05", *[""] * 5]
 

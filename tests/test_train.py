@@ -26,7 +26,7 @@ SIDES = {side: {tag for where, tag in events.CURVES.values() if where == side}
 def test_an_experiment_is_complete(whole):
     experiment = whole / "tensorboard/one"
     found = {str(path.relative_to(experiment)) for path in experiment.rglob("*") if path.is_file()}
-    run = ["head.npz", "result.json", "validation.npz", f"train/{events.FILE}"]
+    run = ["weights.npz", "result.json", "validation.npz", f"train/{events.FILE}"]
     run += [f"validation/{events.FILE}", events.FILE]
     wanted = {f"{label}/seed-{seed}/{name}" for label, seed in RUNS for name in run}
     for label in ("exp", "linear_warmup"):

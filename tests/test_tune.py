@@ -1,5 +1,6 @@
 """The peaks that --tune chooses: from training images alone, by the least loss, seed by seed."""
 
+import math
 import queue
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from runtime import files, tasks
 from runtime.messages import Refusal
 from storage import audit, results
 from training import tune
-from training.heads import train_heads
+from training.trainer import TrainingBar, train
 
 SHAPES = {"steady": [1.0] * 4, "falling": [4.0, 2.0, 1.0, 1.0]}
 TUNED = [
@@ -30,7 +31,7 @@ TUNED = [
 def tuned(directory, task, seeds=(0, 1)):
     """Return the grids of some seeds, by seed, read back from their files."""
     directory.mkdir()
-    with tasks.Threads() as executor, tasks.TrainingBar(queue.SimpleQueue()) as bar:
+    with tasks.Threads() as executor, TrainingBar(queue.SimpleQueue()) as bar:
         tune.tune_seeds(directory, SHAPES, task, seeds, executor, bar)
     return {seed: files.read_json(results.tuning_path(directory, seed)) for seed in seeds}
 
@@ -47,9 +48,6 @@ def test_a_fifth_of_each_class_is_held_out_and_the_seed_draws_it(tmp_path):
 def test_of_peaks_the_least_loss_is_chosen_and_a_diverged_head_never():
     loss = {"a": [None, 0.3, 0.2, 0.2], "b": [0.1, None, 0.4, None], "lost": [None] * 4}
     assert results.choose_peaks([1.0, 2.0, 5.0, 10.0], loss) == {"a": 5.0, "b": 1.0}
-    diverged = results.is_diverged
-    assert diverged(1.2, 0.5, classes=3) and not diverged(1.0, 1.2, classes=3)
-    assert diverged(0.1, float("nan"), classes=3)
 
 
 def test_the_peak_of_least_loss_is_chosen_by_a_seed_and_its_training_images_alone(tmp_path):
@@ -62,8 +60,8 @@ def test_the_peak_of_least_loss_is_chosen_by_a_seed_and_its_training_images_alon
             assert losses[best] == min(loss for loss in losses if loss is not None)
     assert grids[0] != grids[1]
     alone = replace(task, samples=tune.hold_out(task.samples, 0), rates={"a": [1e-3] * 4})
-    metrics = train_heads(alone, lambda *_: None)["a"].metrics
-    assert grids[0]["loss"]["steady"][grids[0]["peaks"].index(1e-3)] == metrics.val_loss
+    end = train(alone, lambda *_: None)["a"].epoch
+    assert grids[0]["loss"]["steady"][grids[0]["peaks"].index(1e-3)] == end.val_loss
     # The grid of one seed is split otherwise than those of two, and labels of validation change.
     labels, rows = task.samples.labels.copy(), task.samples.validation
     labels[rows] = np.random.default_rng(0).permutation(labels[rows])
@@ -72,7 +70,7 @@ def test_the_peak_of_least_loss_is_chosen_by_a_seed_and_its_training_images_alon
     assert tuned(tmp_path / "b", changed, seeds=[1]) == {1: grids[1]}
 
 
-def test_the_grid_grows_for_all_schedules_where_a_best_peak_lies_on_its_edge(tmp_path):
+def test_a_grid_grows_until_the_best_peak_of_each_schedule_is_bracketed(tmp_path):
     # Features a thousand times smaller want a rate far above 0.1.
     task = make_task(tmp_path)
     features = np.fromfile(tmp_path / "features.f32", np.float32)
@@ -80,7 +78,27 @@ def test_the_grid_grows_for_all_schedules_where_a_best_peak_lies_on_its_edge(tmp
     grid = tuned(tmp_path / "a", task, seeds=[0])[0]
     assert grid["peaks"][0] == 1e-5 and grid["peaks"][-1] > 0.1
     assert max(grid["chosen"].values()) > 0.1
-    assert {len(losses) for losses in grid["loss"].values()} == {len(grid["peaks"])}
+    for label, chosen in grid["chosen"].items():
+        best = grid["peaks"].index(chosen)
+        near = grid["loss"][label][best - 1 : best + 2]
+        # Both neighbours are worse, unless the grid ends.
+        assert None not in near and min(near) == near[1]
+        assert len(near) == 3 or chosen == tune.PEAKS[-1]
+
+
+def test_a_narrow_grid_grows_by_itself_on_the_side_of_its_least_loss():
+    grid, left = tune.SeedGrid(["low", "high", "lost"], [2e-4, 5e-4, 1e-3]), []
+    peak_of = {"low": 1e-4, "high": 1e-3}
+    while missing := grid.missing():
+        left.append([(label, peak) for label, peak in missing if label != "lost"])
+        # The loss of what is lost is finite only at rates that are as good as 0.
+        losses = {one: abs(math.log(one[1] / peak_of.get(one[0], 1e-7))) for one in missing}
+        losses |= {one: math.nan for one in missing if one[0] == "lost" and one[1] > 3e-5}
+        grid.add(losses)
+    assert [len(some) for some in left] == [6, 2, 1, *[0] * (len(left) - 3)]
+    tuning = grid.tuning()
+    assert tuning.chosen == peak_of | {"lost": 1e-7}
+    assert tuning.loss["high"][: tuning.peaks.index(2e-4)] == [None] * tuning.peaks.index(2e-4)
 
 
 @pytest.fixture(scope="module")

@@ -24,26 +24,26 @@ from runtime import files, tasks
 from runtime.messages import Refusal
 from storage import audit, events, results
 from storage.results import Conditions, Config, Result, Run
-from training import heads
+from training.trainer import Progress, Task, TrainingBar, train
 
 
 def train_missing(
     experiment: Path,
     config: Config,
-    base: heads.HeadsTask,
+    base: Task,
     executor: Executor,
-    bar: tasks.TrainingBar,
+    bar: TrainingBar,
 ) -> None:
     """Train the runs that are missing or damaged, and put each in its place."""
     groups = []
     for seed in range(config.settings.seeds):
         rates = _missing_rates(experiment, config, seed)
-        for labels in heads.split_heads(list(rates), base.samples.classes, base.batch_size):
+        for labels in base.trainer.split(base, list(rates)):
             groups.append(replace(base, rates={label: rates[label] for label in labels}, seed=seed))
-            bar.total += sum(map(len, groups[-1].rates.values()))
+            bar.expect(groups[-1])
     options = experiment, config.conditions, bar.report, executor.retries
-    train = functools.partial(train_runs, *options)
-    for trained in tasks.run_tasks(executor, train, groups, bar.show):
+    train_some = functools.partial(train_runs, *options)
+    for trained in tasks.run_tasks(executor, train_some, groups, bar.show):
         bar.show()
         for directory, result in trained.items():
             publish(experiment, directory, result)
@@ -59,7 +59,7 @@ def _missing_rates(experiment: Path, config: Config, seed: int) -> dict[str, lis
     for label in config.schedules:
         rates = results.planned_rates(config, tuning, label)
         if rates is None:
-            print(f"note: every head of {label} seed {seed} diverged, so it has no run")
+            print(f"note: no loss of {label} seed {seed} is finite at any peak, so it has no run")
             continue
         if (results.run_directory(experiment, label, seed) / results.RESULT).exists():
             try:
@@ -74,9 +74,9 @@ def _missing_rates(experiment: Path, config: Config, seed: int) -> dict[str, lis
 def train_runs(
     experiment: Path,
     conditions: Conditions,
-    report: Callable[[tasks.Progress], None],
+    report: Callable[[Progress], None],
     retries: bool,
-    task: heads.HeadsTask,
+    task: Task,
 ) -> dict[Path, Result]:
     """Train runs of one seed, log every epoch, and return {directory: result} to be published.
 
@@ -87,20 +87,22 @@ def train_runs(
     directories = {label: _make_directory(run, retries) for label, run in runs.items()}
     curves = {label: {name: [] for name in events.CURVES} for label in runs}
 
-    def log(epoch: int, metrics: dict[str, heads.EpochMetrics]) -> None:
-        for label, values in metrics.items():
-            events.append_epoch(directories[label], epoch, vars(values), time.time())
-            for name, value in vars(values).items():
+    def log(number: int, epochs: dict[str, events.Epoch]) -> None:
+        for label, epoch in epochs.items():
+            events.append_epoch(directories[label], number, epoch, time.time())
+            for name, value in vars(epoch).items():
                 curves[label][name].append(value if math.isfinite(value) else None)
-        report(tasks.Progress(task.seed, metrics))
+        report(task.progress(epochs))
 
-    for label, head in heads.train_heads(task, log).items():
+    for label, end in train(task, log).items():
         # What was planned, in float64; the curve holds what the optimizer used, in float32.
         curves[label]["rate"] = rates = task.rates[label]
-        result = Result(label, task.seed, max(rates), conditions, **curves[label])
+        before = end.untrained.accuracy, end.untrained.mean_loss
+        result = Result(label, task.seed, max(rates), conditions, **curves[label],
+            untrained_accuracy=before[0], untrained_loss=before[1])  # fmt: skip
         _log_hyperparameters(directories[label], result, start)
-        np.savez(directories[label] / results.HEAD, kernel=head.kernel, bias=head.bias)
-        results.write_outputs(directories[label] / results.VALIDATION, head.outputs)
+        np.savez(directories[label] / results.WEIGHTS, **end.weights)
+        results.write_outputs(directories[label] / results.VALIDATION, end.outputs)
         trained[directories[label]] = result
     return trained
 
@@ -183,8 +185,8 @@ def write_means(experiment: Path, runs: dict[str, list[Run]]) -> None:
             for side in events.SIDES:
                 (mean / side).mkdir(parents=True)
             for epoch in range(len(finished[0].result.rate)):
-                values = {
+                means = {
                     name: np.mean([run.result.curve(name)[epoch] for run in finished])
                     for name in events.CURVES
                 }
-                events.append_epoch(mean, epoch, values, time.time())
+                events.append_epoch(mean, epoch, events.Epoch(**means), time.time())

@@ -1,14 +1,13 @@
 """Each schedule at its own best rate: a grid of peaks, chosen on held-out training images.
 
-A schedule's shape is its table of rates divided by the largest; times a peak it is a head of the
-grid. The heads of a seed train side by side on four fifths of the training images, and the peak
-with the least loss on the other fifth is chosen. No validation image can reach the choice.
+A schedule's shape is its table of rates divided by the largest; times a peak it is a candidate of
+the grid. Candidates train on four fifths of the training images, and the peak with the least loss
+on the other fifth is chosen. No validation image can reach the choice.
 """
 
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +15,51 @@ from pathlib import Path
 import numpy as np
 
 from features.cache import Samples
-from runtime.tasks import Progress, TrainingBar, run_tasks
+from runtime.tasks import run_tasks
 from schedulers import scale_to_peak
-from storage.results import Tuning, choose_peaks, is_diverged, write_tuning
-from training.heads import EpochMetrics, HeadsTask, split_heads, train_heads
+from storage.results import Tuning, choose_peaks, write_tuning
+from training.trainer import PEAKS, Progress, Task, TrainingBar, train
 
-# 1, 2 and 5 in each decade. The grid begins with those from 1e-5 to 1e-1 and can grow.
-PEAKS = [float(f"{digit}e{exponent}") for exponent in range(-7, 2) for digit in (1, 2, 5)][:-2]
-START = slice(PEAKS.index(1e-5), PEAKS.index(1e-1) + 1)
-GROWTH = 3  # peaks by which the grid grows
 HELD_OUT = 5  # one in five training images of each class chooses
 
-Grid = dict[tuple[str, float], EpochMetrics | None]  # label and peak -> how that head ends
+Candidate = tuple[str, float]  # label and peak
+
+
+class SeedGrid:
+    """The grid of a seed while it grows, until the best peak of each schedule is bracketed."""
+
+    def __init__(self, labels: Sequence[str], start: Sequence[float]):
+        self._start = start
+        # A loss that is not finite is infinite here.
+        self._losses: dict[str, dict[float, float]] = {label: {} for label in labels}
+
+    def missing(self) -> list[Candidate]:
+        """Return what is to be trained next: the start, then neighbours of each best peak."""
+        return [
+            (label, peak)
+            for label, losses in self._losses.items()
+            for peak in (self._neighbours(losses) if losses else self._start)
+            if peak not in losses
+        ]
+
+    @staticmethod
+    def _neighbours(losses: dict[float, float]) -> list[float]:
+        best = PEAKS.index(min(losses, key=lambda peak: (losses[peak], peak)))
+        return PEAKS[max(best - 1, 0) : best + 2]
+
+    def add(self, losses: dict[Candidate, float]) -> None:
+        """Add the losses on the held-out fifth of what was trained."""
+        for (label, peak), loss in losses.items():
+            self._losses[label][peak] = loss if math.isfinite(loss) else math.inf
+
+    def tuning(self) -> Tuning:
+        """Return what is stored of the grid."""
+        peaks = sorted(set().union(*self._losses.values()))
+        losses: dict[str, list[float | None]] = {}
+        for label, found in self._losses.items():
+            ends = [found.get(peak, math.inf) for peak in peaks]
+            losses[label] = [loss if math.isfinite(loss) else None for loss in ends]
+        return Tuning(peaks, losses, choose_peaks(peaks, losses))
 
 
 def hold_out(samples: Samples, seed: int) -> Samples:
@@ -42,57 +74,52 @@ def hold_out(samples: Samples, seed: int) -> Samples:
     return replace(samples, train=np.setdiff1d(samples.train, validation), validation=validation)
 
 
-def train_grid(report: Callable[[Progress], None], task: HeadsTask) -> tuple[int, Grid]:
-    """Train heads of the grid of a seed; returns the seed and the last metrics of each head."""
-    heads = train_heads(task, lambda _, metrics: report(Progress(task.seed, metrics)))
-    return task.seed, {name: head.metrics for name, head in heads.items()}
+def train_grid(
+    report: Callable[[Progress], None], task: Task
+) -> tuple[int, dict[Candidate, float]]:
+    """Train candidates of a seed; returns the seed and the last loss of each on the fifth."""
+    trained = train(task, lambda _, epochs: report(task.progress(epochs)))
+    return task.seed, {name: end.epoch.val_loss for name, end in trained.items()}
 
 
 def tune_seeds(
     directory: Path,
     shapes: dict[str, list[float]],
-    base: HeadsTask,
-    seeds: Iterable[int],
+    base: Task,
+    seeds: Sequence[int],
     executor: Executor,
     bar: TrainingBar,
 ) -> None:
     """Train the grid of every seed and write its tuning/seed-K.json.
 
-    Where the least loss of a schedule lies on the edge of the grid, all schedules of that seed get
-    more peaks on that side. It is decided by the seed's own losses, so a resume decides alike.
+    How a grid grows is decided by the seed's own losses, so a resume decides alike.
     """
-    grids = {seed: dict.fromkeys(itertools.product(shapes, PEAKS[START])) for seed in seeds}
-    while grids:
-        tasks = []
-        parts = math.ceil(executor.workers / len(grids))  # few seeds use all cores, too
+    # So many seeds at once that all cores are used, and what is ready is written soon.
+    for begin in range(0, len(seeds), executor.workers):
+        some = seeds[begin : begin + executor.workers]
+        grids = {seed: SeedGrid(list(shapes), base.trainer.START) for seed in some}
+        parts = math.ceil(executor.workers / len(some))
+        while tasks := [
+            task
+            for seed, grid in grids.items()
+            for task in plan_grid(base, seed, shapes, grid.missing(), parts)
+        ]:
+            for task in tasks:
+                bar.expect(task)
+            train_some = functools.partial(train_grid, bar.report)
+            for seed, losses in run_tasks(executor, train_some, tasks, bar.show):
+                grids[seed].add(losses)
         for seed, grid in grids.items():
-            samples = hold_out(base.samples, seed)
-            missing = [head for head, metrics in grid.items() if metrics is None]
-            for group in split_heads(missing, samples.classes, base.batch_size, parts):
-                rates = {(label, peak): scale_to_peak(shapes[label], peak) for label, peak in group}
-                tasks.append(replace(base, samples=samples, rates=rates, seed=seed))
-                bar.total += sum(map(len, rates.values()))
-        train = functools.partial(train_grid, bar.report)
-        for seed, metrics in run_tasks(executor, train, tasks, bar.show):
-            grids[seed] |= metrics
-            if None not in grids[seed].values():
-                tuning = _collect(grids[seed], base.samples.classes)
-                # Beyond each edge of the grid on which a chosen peak lies.
-                chosen, (lowest, *_, highest) = tuning.chosen.values(), tuning.peaks
-                below = [peak for peak in PEAKS if peak < lowest and lowest in chosen]
-                above = [peak for peak in PEAKS if peak > highest and highest in chosen]
-                if more := below[-GROWTH:] + above[:GROWTH]:
-                    grids[seed] |= dict.fromkeys(itertools.product(shapes, more))
-                else:
-                    write_tuning(directory, seed, tuning)
-                    del grids[seed]
+            write_tuning(directory, seed, grid.tuning())
 
 
-def _collect(grid: Grid, classes: int) -> Tuning:
-    peaks = sorted({peak for _, peak in grid})
-    loss = {label: [] for label, _ in grid}
-    for label, peak in itertools.product(loss, peaks):
-        head = grid[label, peak]
-        diverged = is_diverged(head.loss, head.val_loss, classes)
-        loss[label].append(None if diverged else head.val_loss)
-    return Tuning(peaks, loss, choose_peaks(peaks, loss))
+def plan_grid(
+    base: Task, seed: int, shapes: dict[str, list[float]], missing: list[Candidate], parts: int
+) -> list[Task]:
+    """Return the tasks that train candidates of a seed."""
+    samples = hold_out(base.samples, seed)
+    tasks = []
+    for group in base.trainer.split(base, missing, parts):
+        rates = {(label, peak): scale_to_peak(shapes[label], peak) for label, peak in group}
+        tasks.append(replace(base, samples=samples, rates=rates, seed=seed, only_last=True))
+    return tasks

@@ -24,17 +24,22 @@ class Score:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The schedules with a run that did not diverge, the best first."""
+    """The schedules with a run whose loss is finite, the best first."""
 
-    runs: dict[str, list[Run]]
+    runs: dict[str, list[Run]]  # those whose loss is finite
     scores: dict[str, Score]
     compared: dict[tuple[str, str], Score]  # (better, worse); see rank
     reference: Score | None  # of the best schedule minus the reference
+    diverged: set[str]  # schedules with a run that diverged; they come last
 
     @property
     def best(self) -> tuple[str, list[Run]]:
-        """The best schedule and its runs; an empty name without any if all runs diverged."""
-        return next(iter(self.runs.items()), ("", []))
+        """The best schedule and its runs; an empty name without any if none is without fault.
+
+        A schedule with a run that diverged is never the best.
+        """
+        sound = (item for item in self.runs.items() if item[0] not in self.diverged)
+        return next(sound, ("", []))
 
     @property
     def seeds(self) -> int:
@@ -59,12 +64,13 @@ def compare(first: list[Outputs], second: list[Outputs], together: int) -> Score
 def rank(experiment: Experiment) -> Ranking:
     """Rank the schedules of an experiment, and compare all pairs and the best with the reference.
 
-    The one rule for what is best: the highest mean final validation accuracy, then the lowest loss.
+    The one rule for what is best: no run that diverged, the highest mean final validation accuracy,
+    then the lowest loss.
     Accuracy and loss both decide, so the intervals of all pairs in both hold together; those of the
     reference, for any best. Pairs that share one seed are left out, unless no schedule has more.
     """
     runs = {
-        label: {run.result.seed: run for run in finished if not run.diverged}
+        label: {run.result.seed: run for run in finished if run.is_finite}
         for label, finished in experiment.runs.items()
     }
     outputs = {label: [run.outputs for run in sound.values()] for label, sound in runs.items()}
@@ -72,7 +78,13 @@ def rank(experiment: Experiment) -> Ranking:
     for label in filter(outputs.get, outputs):
         right, loss = _tables(outputs[label])
         scores[label] = Score(interval(right, 1), interval(loss))
-    order = sorted(scores, key=lambda of: (-scores[of].accuracy.mean, scores[of].loss.mean))
+    diverged = {
+        label for label, finished in experiment.runs.items() if any(r.diverged for r in finished)
+    }
+    order = sorted(
+        scores,
+        key=lambda of: (of in diverged, -scores[of].accuracy.mean, scores[of].loss.mean),
+    )
     enough = min(2, max(map(len, outputs.values())))
     compared, pairs = {}, list(itertools.combinations(order, 2))
     for pair in pairs:
@@ -84,14 +96,14 @@ def rank(experiment: Experiment) -> Ranking:
     if order and (solved := experiment.reference):
         gap = compare(outputs[order[0]], [solved.outputs], 2 * len(order))
     ranked = {label: list(runs[label].values()) for label in order}
-    return Ranking(ranked, scores, compared, gap)
+    return Ranking(ranked, scores, compared, gap, diverged)
 
 
 def tuning_losses(experiment: Experiment) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the P peaks that all grids have, and each schedule's losses there: (seeds, P).
 
-    A loss is NaN where a head diverged. Schedules that diverged in a seed at every peak are left
-    out.
+    A loss is NaN where it was not finite, or not trained. Schedules without a peak that all seeds
+    have are left out.
     """
     grids, tables = list(experiment.tuning.values()), {}
     peaks = sorted(set.intersection(*(set(grid.peaks) for grid in grids)))

@@ -1,5 +1,6 @@
 """The verdicts of an experiment as summary.md: better, worse, or not distinguishable."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -37,7 +38,8 @@ How to read it:
   share initial weights, batch order and dropout. The best is chosen after looking, so the intervals
   of all pairs of schedules, in accuracy and in loss, hold together (Bonferroni; Dunn 1961), as do
   those of any best and the reference. Not distinguishable does not mean equal.
-- A run whose loss is not finite, or in training above that of guessing, diverged: it is left out.
+- A run diverged if its loss is not finite, or if it ends clearly worse than it began, in loss and
+  in accuracy. Its schedule cannot be best. What is finite counts in every mean.
 - Logistic regression on the same features{limit} is a reference, not a bound. It is solved to
   convergence, with C chosen by folds of the training images.
 
@@ -58,7 +60,8 @@ TUNED = """\
 Peaks are chosen seed by seed, by the least loss on a stratified fifth of the training images and
   by no validation image; the choice is part of the seed's spread. Equal budgets: {epochs} epochs.
 - Peaks within 5 %: the lowest and highest whose mean loss there, over seeds, is at most 5 % above
-  the least. Peaks at which a head diverged in a seed are left out here and in the plot.
+  the least. Peaks whose loss was not finite, or that were not trained, in a seed are left out here
+  and in the plot.
 - """
 
 
@@ -115,9 +118,10 @@ def relation(score: Score | None) -> str:
 
 def headline(experiment: Experiment, ranking: Ranking) -> str:
     """Return the answer, without its full stop."""
-    if not ranking.runs:
-        return "All finished runs diverged, so no schedule has a rank"
-    (best, *others), scores, seeds = ranking.runs, ranking.scores, ranking.seeds
+    best, scores = ranking.best[0], ranking.scores
+    if not best:
+        return "Every schedule has a run that diverged, so none is best"
+    others, seeds = [label for label in ranking.runs if label != best], ranking.seeds
     if others:
         relations: dict[str, list[str]] = {}
         for label in others:
@@ -133,6 +137,8 @@ def headline(experiment: Experiment, ranking: Ranking) -> str:
     else:
         ends = f"{number(scores[best].accuracy)} and a loss of {number(scores[best].loss)}"
         text = f"{escape(best)} ends at a validation accuracy of {ends}"
+    if lost := [name(label, seeds) for label in experiment.runs if label in ranking.diverged]:
+        text += f"; runs of {join(lost)} diverged"
     if experiment.config.settings.tune:
         return f"At its own best peak{' each' * bool(others)}: {text}"
     peaks = [run.result.peak_lr for runs in ranking.runs.values() for run in runs]
@@ -140,6 +146,16 @@ def headline(experiment: Experiment, ranking: Ranking) -> str:
         reason = f"the schedules peak at {span(peaks, '.1e')}, so this compares rates too"
         text = f"As configured: {text}; {reason}; --tune compares each at its best"
     return text
+
+
+def learning_remark(experiment: Experiment, ranking: Ranking) -> str:
+    """Say so where even the best schedule ends with a loss above that of guessing."""
+    best, classes = ranking.best[0], len(experiment.config.data.class_names)
+    if not best or ranking.scores[best].loss.mean <= math.log(classes):
+        return ""
+    way = "" if experiment.config.settings.tune else ", a higher rate, or --tune"
+    guess = f"a validation loss above {math.log(classes):.4f}, that of guessing"
+    return f"Even {escape(best)} ends with {guess}: it has learnt little and needs more epochs{way}"
 
 
 def tuning_remarks(experiment: Experiment, ranking: Ranking) -> list[str]:
@@ -190,7 +206,7 @@ def results_table(experiment: Experiment, ranking: Ranking) -> str:
             row |= {"val. accuracy": number(score.accuracy), "val. loss": number(score.loss)}
             if np.isfinite(over_seeds):
                 row["over seeds"] = f"± {over_seeds:.4f}"
-        rows.append(row | differences(ranking.compared.get((labels[0], label))))
+        rows.append(row | differences(ranking.compared.get((ranking.best[0], label))))
     if solved:
         row = {"schedule": f"logistic regression, C = {solved.C:g}"}
         row["val. accuracy"] = f"{solved.val_categorical_accuracy:.4f}"
@@ -231,10 +247,11 @@ def format_summary(experiment: Experiment, ranking: Ranking) -> str:
         named = ", ".join(data.left_out[:LISTED]) + ", …" * (len(data.left_out) > LISTED)
         about.append(f"Left out, because damaged: {len(data.left_out):,} images ({named}).")
     found = [findings(ranking)]
-    if ranking.runs:
+    if ranking.best[0]:
         (best, runs), classes = ranking.best, map(escape, data.class_names)
         found.append(mistakes.describe(runs, name(best, len(runs)), list(classes)))
     tuned, said = config.settings.tune, [headline(experiment, ranking)]
+    said += filter(None, [learning_remark(experiment, ranking)])
     said += tuning_remarks(experiment, ranking) if tuned else []
     return SUMMARY.format(
         name=escape(data.name),
@@ -261,7 +278,7 @@ def write_report(experiment: Experiment, ranking: Ranking) -> str:
         written["tuning.svg"] = plots.tuning_plot(experiment)
     if ranking.ahead and ranking.seeds > 1:
         written["spread.svg"] = plots.spread_plot(ranking)
-    if ranking.runs:
+    if ranking.best[0]:
         written |= mistakes.report_files(experiment, ranking)
     written["summary.md"] = format_summary(experiment, ranking)
     for name, content in written.items():
