@@ -142,7 +142,8 @@ def train_heads(number: int, count: int, folder: Path) -> float:
     validation, training = np.split(np.arange(SHAPE[0]), [round(HELD_OUT * SHAPE[0])])
     labels, ends = np.arange(SHAPE[0], dtype=np.int32) % CLASSES, []
     rates = {str(head): [Settings.lr] * EPOCHS for head in range(number)}
-    samples = cache.Samples(folder, labels, CLASSES, training, validation)
+    store = cache.Store(folder, RECIPE.row_shape)
+    samples = cache.Samples(store, labels, CLASSES, training, validation)
     task = trainer.Task(heads.Heads, samples, RECIPE, rates, 0, BATCH, DROPOUT)
     trainer.train(task, lambda *_: ends.append(time.perf_counter()))
     return float(np.median(np.diff(ends)))

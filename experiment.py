@@ -13,6 +13,7 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,21 @@ from storage.settings import Settings
 from training import runs, tune
 from training.heads import Heads
 from training.reference import solve_reference
+from training.tail import Tail
 from training.trainer import Task, TrainingBar
 from verdict import mistakes
 from verdict.ranking import Ranking, rank
 from verdict.summary import write_report
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training and the report need."""
+
+    config: Config
+    dataset: data.Dataset  # without damaged images
+    samples: cache.Samples  # what is trained on
+    frozen: cache.Samples  # the pooled features, for the reference
 
 
 def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None = None) -> None:
@@ -40,41 +52,41 @@ def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None =
 
     Raises Refusal or OSError; once it has begun Unfinished.
     """
-    directory = Path(settings.logdir) / settings.name
-    _require_new(directory, settings)
+    folder = Path(settings.logdir) / settings.name
+    _require_new(folder, settings)
     conditions, dataset = _load(settings)
     with _open_executor(ray, dataset, settings) as executor:
-        prepared = _extract(settings, schedules, conditions, dataset, executor)
-        directory.mkdir(parents=True, exist_ok=True)
-        with files.lock(directory):
-            _require_new(directory, settings)
-            _complete(directory, *prepared, executor)
+        prepared = _prepare(settings, schedules, conditions, dataset, executor)
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.lock(folder):
+            _require_new(folder, settings)
+            _complete(folder, prepared, executor)
 
 
-def resume(directory: Path, ray: str | None = None) -> None:
+def resume(folder: Path, ray: str | None = None) -> None:
     """Finish an experiment; raises Refusal or OSError, where it stops again Unfinished."""
-    before = results.read_config(directory)
+    before = results.read_config(folder)
     settings = before.settings
-    with files.lock(directory):
-        runs.recover(directory)
+    with files.lock(folder):
+        runs.recover(folder)
         conditions, dataset = _load(settings)
-        if results.finished_runs(directory) or any(directory.glob("tuning/seed-*.json")):
-            audit.compare_conditions(directory, before.conditions, conditions)
+        if results.finished_runs(folder) or any(folder.glob("tuning/seed-*.json")):
+            audit.compare_conditions(folder, before.conditions, conditions)
             if before.git_commit != (commit := _commit()):
                 print(f"note: begun with commit {before.git_commit}, resumed with {commit}")
         with _open_executor(ray, dataset, settings) as executor:
-            prepared = _extract(settings, before.schedules, conditions, dataset, executor)
-            _complete(directory, *prepared, executor)
+            prepared = _prepare(settings, before.schedules, conditions, dataset, executor)
+            _complete(folder, prepared, executor)
 
 
-def _require_new(directory: Path, settings: Settings) -> None:
+def _require_new(folder: Path, settings: Settings) -> None:
     """Raise Refusal if an output path is taken, OSError if logs cannot be written."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    names = os.listdir(directory) if directory.exists() else []
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    names = os.listdir(folder) if folder.exists() else []
     # A process that was killed at its first write leaves a temporary file.
     if not all(name == files.LOCK or files.TEMPORARY.fullmatch(name) for name in names):
-        advice = f"choose another --name, or finish it with --resume {directory}"
-        raise Refusal(f"{directory} exists; {advice}")
+        advice = f"choose another --name, or finish it with --resume {folder}"
+        raise Refusal(f"{folder} exists; {advice}")
     for path in settings.export or ():
         export.require_free(Path(path))
 
@@ -91,7 +103,7 @@ def _load(settings: Settings) -> tuple[Conditions, data.Dataset]:
         print(f"  {name:{width}} {train:7} {validation:7}")
     for note in dataset.notes:
         print(f"note: {note}")
-    flags = ("image_size", "preprocessing", "batch_size", "dropout")
+    flags = ("image_size", "preprocessing", "batch_size", "dropout", "fine_tune", "steps_per_epoch")
     conditions = Conditions(
         format=results.FORMAT,
         data=dataset.fingerprint,
@@ -126,19 +138,19 @@ def _commit() -> str | None:
     return None
 
 
-def _extract(
+def _prepare(
     settings: Settings,
     schedules: dict[str, list[float]],
     conditions: Conditions,
     dataset: data.Dataset,
     executor: Executor,
-) -> tuple[Config, cache.Samples, data.Dataset]:
+) -> Prepared:
     """Compute the features that the cache lacks, and leave damaged images out."""
     computed = cache.extract(
         dataset, settings.recipe, settings.cache_dir, settings.skip_damaged, executor
     )
     cached = len(dataset.labels) - len(computed.damaged) - computed.computed
-    print(f"features: {computed.computed} computed, {cached} from {computed.directory}")
+    print(f"features: {computed.computed} computed, {cached} from {computed.stores[0].directory}")
     remarks = data.remark_notes(dataset, computed.remarks)
     notes = [*dataset.notes, *remarks]
     left_out = [dataset.names[row] for row in sorted(computed.damaged)]
@@ -151,51 +163,55 @@ def _extract(
         dataset = dataset.without(computed.damaged)
     labels[dataset.rows] = dataset.labels
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
-    samples = cache.Samples(computed.directory, labels, len(dataset.class_names), *sides)
+    samples = cache.Samples(computed.stores[0], labels, len(dataset.class_names), *sides)
+    frozen = replace(samples, store=computed.stores[-1])
     counts = map(list, zip(*dataset.counts().values(), strict=True))
     about = results.Data(dataset.name, dataset.class_names, *counts, left_out, notes)
     config = Config(settings, schedules, about, conditions, _commit(), platform.python_version())
-    return config, samples, dataset
+    return Prepared(config, dataset, samples, frozen)
 
 
-def _complete(
-    directory: Path,
-    config: Config,
-    samples: cache.Samples,
-    dataset: data.Dataset,
-    executor: Executor,
-) -> None:
+def _complete(folder: Path, prepared: Prepared, executor: Executor) -> None:
     """Make what is missing of an experiment; raises Unfinished."""
+    config, dataset = prepared.config, prepared.dataset
     settings = config.settings
     names = [dataset.names[i] for i in np.flatnonzero(dataset.validation)]
-    runs.recover(directory)
-    results.write_config(directory, config, names)
-    print(_describe_link(directory, "seed-0"))
+    runs.recover(folder)
+    results.write_config(folder, config, names)
+    print(_describe_link(folder, "seed-0"))
     try:
         # The reference is solved on one core while the others train.
         solving = None
-        if not _is_whole(audit.read_reference, directory, config):
-            solving = executor.submit(solve_reference, samples)
-        options = settings.batch_size, settings.dropout
-        base = Task(Heads, samples, settings.recipe, {}, 0, *options)
+        if not _is_whole(audit.read_reference, folder, config):
+            solving = executor.submit(solve_reference, prepared.frozen)
+        base = Task(
+            trainer=Tail if settings.fine_tune else Heads,
+            samples=prepared.samples,
+            recipe=settings.recipe,
+            rates={},
+            seed=0,
+            batch_size=settings.batch_size,
+            dropout=settings.dropout,
+            steps=settings.steps_per_epoch,
+        )
         with TrainingBar(executor.queue()) as bar:
             if settings.tune:
-                read = audit.read_tuning, directory, config
+                read = audit.read_tuning, folder, config
                 seeds = [seed for seed in range(settings.seeds) if not _is_whole(*read, seed)]
-                tune.tune_seeds(directory, config.schedules, base, seeds, executor, bar)
-            runs.train_missing(directory, config, base, executor, bar)
+                tune.tune_seeds(folder, config.schedules, base, seeds, executor, bar)
+            runs.train_missing(folder, config, base, executor, bar)
         if solving:
-            results.write_reference(directory, solving.result())
-        experiment = audit.read_experiment(directory)
+            results.write_reference(folder, solving.result())
+        experiment = audit.read_experiment(folder)
         ranking = rank(experiment)
-        runs.write_means(directory, experiment.runs)
+        runs.write_means(folder, experiment.runs)
         print(write_report(experiment, ranking), end="")
-        mistakes.write_contact_sheet(experiment, ranking, dataset)
         if settings.export:
             _export_best(experiment, ranking)
+        mistakes.write_contact_sheet(experiment, ranking, dataset)
     except (Refusal, OSError) as error:
-        raise Unfinished(describe(error, directory)) from error
-    print(_describe_link(directory, "mean" if settings.seeds > 1 else "seed-0"))
+        raise Unfinished(describe(error, folder)) from error
+    print(_describe_link(folder, "mean" if settings.seeds > 1 else "seed-0"))
 
 
 def _export_best(experiment: Experiment, ranking: Ranking) -> None:
@@ -210,10 +226,10 @@ def _export_best(experiment: Experiment, ranking: Ranking) -> None:
     export.export_model(experiment, label, best_runs[0].result.seed, paths)
 
 
-def _describe_link(directory: Path, group: str) -> str:
+def _describe_link(folder: Path, group: str) -> str:
     """Say how to see one curve a schedule: that of the seed, or of the mean over seeds."""
     page = f"http://localhost:6006/?runFilter={group}%2Fvalidation&smoothing=0#timeseries"
-    return f"curves: tensorboard --logdir {shlex.quote(str(directory))}\n        {page}"
+    return f"curves: tensorboard --logdir {shlex.quote(str(folder))}\n        {page}"
 
 
 def _is_whole(read: Callable, *arguments: Any) -> bool:

@@ -5,7 +5,7 @@ uint8 (H, W, 3) --preprocessing--> float32 (S, S, 3) --backbone--> (1280,) --hea
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,10 @@ FEATURES = 1280  # numbers that MobileNetV2 gives for one image after pooling
 IMAGENET = Path(__file__).parent / "weights" / "mobilenet_v2_1.0_224_imagenet.weights.h5"
 # Of the arrays, not of the file: another HDF5 file may hold the same numbers.
 IMAGENET_SHA256 = "c009b1f1262c1f55420ed4f95d0f338acb97548930c6f6c8f3383b79544088a8"
+# In front of block_1 to block_16: how often the sides were halved, and channels (Sandler et al.
+# 2018, MobileNetV2, table 2).
+HALVINGS = [1, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5]
+CHANNELS = [16, 24, 24, 32, 32, 32, 64, 64, 64, 64, 96, 96, 96, 160, 160, 160]
 WAY_ON = "--weights takes imagenet, random or a file"
 
 
@@ -28,11 +32,23 @@ class Recipe:
     image_size: int  # side in pixels
     preprocessing: str  # scale or standardize
     weights: str  # imagenet, random or a file
+    cut: str | None = None  # the block in front of which it ends; None: the pooled features
 
     @property
     def row_shape(self) -> tuple[int, ...]:
         """The shape of one image's numbers."""
-        return (FEATURES,)
+        if self.cut is None:
+            return (FEATURES,)
+        number = int(self.cut.removeprefix("block_")) - 1
+        side = self.image_size
+        for _ in range(HALVINGS[number]):
+            side = -(-side // 2)
+        return side, side, CHANNELS[number]
+
+    @property
+    def outputs(self) -> list["Recipe"]:
+        """The recipes that one pass of an image serves; the pooled features are the last."""
+        return [self] if self.cut is None else [self, replace(self, cut=None)]
 
 
 def weights_key(weights: str) -> str:
@@ -80,6 +96,27 @@ def backbone(recipe: Recipe) -> keras.Model:
     return base
 
 
+def front(recipe: Recipe) -> keras.Model:
+    """Return the frozen backbone with an output for each of `recipe.outputs`; raises Refusal."""
+    base = backbone(recipe)
+    if recipe.cut is None:
+        return base
+    return keras.Model(base.input, [base.get_layer(f"{recipe.cut}_expand").input, base.output])
+
+
+def tail(recipe: Recipe) -> keras.Model:
+    """Return the rest of the backbone, to be trained: float32 (N, *recipe.row_shape) -> (N, 1280).
+
+    Convolution kernels, and gamma and beta of BatchNorm are its trainable variables. Its moving
+    statistics stay as they are if it is called with training=False. Raises Refusal.
+    """
+    base = backbone(recipe)
+    rest = keras.Model(base.get_layer(f"{recipe.cut}_expand").input, base.output)
+    for layer in rest.layers:
+        layer.trainable = True
+    return rest
+
+
 def preprocessing(recipe: Recipe) -> keras.Model:
     """Return the model uint8 (N, H, W, 3) -> float32 (N, S, S, 3): bilinear resizing, then scaling.
 
@@ -109,12 +146,16 @@ def initial_kernel(classes: int, seed: int) -> np.ndarray:
 def join_model(recipe: Recipe, weights: dict[str, np.ndarray], dropout: float) -> keras.Model:
     """Return preprocessing, backbone and head in one: uint8 (N, H, W, 3) -> float32 (N, classes).
 
-    `weights` are all that was trained, as a Trainer names them: kernel (1280, classes), bias. The
-    outputs are probabilities. Raises Refusal.
+    `weights` are all that was trained: kernel (1280, classes) and bias of the head, and of the
+    backbone what a tail trained, by path. The outputs are probabilities. Raises Refusal.
     """
     head = keras.layers.Dense(len(weights["bias"]), activation="softmax", name="probabilities")
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
-    layers = image, preprocessing(recipe), backbone(recipe), keras.layers.Dropout(dropout), head
+    base = backbone(recipe)
+    for variable in base.variables:
+        if variable.path in weights:
+            variable.assign(weights[variable.path])
+    layers = image, preprocessing(recipe), base, keras.layers.Dropout(dropout), head
     model = keras.Sequential(layers, name="classifier")
     head.set_weights([weights["kernel"], weights["bias"]])
     model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])

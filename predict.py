@@ -34,7 +34,8 @@ def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray
             from runtime.tensorflow_setup import keras
 
             return names, keras.saving.load_model(path).predict_on_batch
-        return names, litert.Graph(path.read_bytes(), tasks.cores()).run
+        graph = litert.Graph(path.read_bytes(), tasks.cores())
+        return names, lambda image: graph.run(image)[0]
     except (ImportError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         advice = "give a .tflite or .keras file that train.py --export wrote"

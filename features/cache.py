@@ -11,6 +11,7 @@ processes that need the same features at once write the same bytes to the same p
 import contextlib
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 import data
 import model
-from features.engines import ENGINES, Rows, engine, versions
+from features.engines import ENGINES, Images, engine, versions
 from model import Recipe
 from runtime import files, tasks
 from runtime.messages import Refusal, describe, problem_list
@@ -34,14 +35,28 @@ SHARD = 256  # rows; at the end a core waits for another's last shard, about a s
 # Each task costs Ray's driver milliseconds, so of a large data set it takes several shards.
 SHARDS_A_TASK = 32  # at most
 TASKS_A_WORKER = 50  # at least; with fewer, workers would wait long for the last ones
-ROWS, ROW_BYTES = "features.f32", 4 * model.FEATURES
+ROWS = "features.f32"
+LARGE = 1e9  # bytes of a cache that are worth a note before they are written
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where the rows of all images are that a recipe makes."""
+
+    directory: Path
+    row_shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of a row, float32."""
+        return 4 * math.prod(self.row_shape)
 
 
 @dataclass(frozen=True)
 class Features:
     """Where the features of all N images of a data set are."""
 
-    directory: Path
+    stores: list[Store]  # of `recipe.outputs`
     damaged: dict[int, str]  # row -> reason; the features of these rows are zeros
     remarks: dict[int, str]  # row -> what the user should know of the image
     computed: int  # images passed now; the others came from the cache
@@ -51,17 +66,17 @@ class Features:
 class Samples:
     """Cached features with their labels and sides; N images."""
 
-    directory: Path  # of the features
+    store: Store
     labels: np.ndarray  # (N,) int32, -1: left out
     classes: int
     train: np.ndarray  # rows that are trained on
     validation: np.ndarray
 
     def map(self) -> np.memmap:
-        """Return the features, float32 (N, 1280), mapped from their file."""
+        """Return the features, float32 (N, *row_shape), mapped from their file."""
         # Copy-on-write: DLPack, by which TensorFlow shares the memory, takes no read-only array.
-        shape = len(self.labels), model.FEATURES
-        return np.memmap(self.directory / ROWS, np.float32, "c", shape=shape)
+        shape = len(self.labels), *self.store.row_shape
+        return np.memmap(self.store.directory / ROWS, np.float32, "c", shape=shape)
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ class ShardTask:
     rows: range  # of the data set, and of the cache; the first one begins a shard
     names: list[str]  # of the images, for messages
     digests: list[bytes]  # sha256 of each encoded image
-    directory: Path  # of the features
+    stores: list[Store]  # of `recipe.outputs`
     engine: str
     recipe: Recipe
     check_only: bool = False  # decode the images, but pass none
@@ -113,6 +128,7 @@ def key(dataset: data.Dataset, recipe: Recipe) -> str:
     # TensorFlow and Keras make LiteRT's graphs and the random weights.
     packages = engine(), tasks.processor(), decoder(), versions("tensorflow", "keras")
     parts = [FORMAT, images, recipe.image_size, recipe.preprocessing, arrays, *packages]
+    parts += [recipe.cut] if recipe.cut else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -128,9 +144,13 @@ def extract(
     Once a damaged image is found and `skip_damaged` is false, later tasks only decode theirs.
     Raises Refusal where images are damaged or changed, or weights or cache cannot be used.
     """
-    count, directory = len(dataset.names), Path(cache) / key(dataset, recipe)
+    count = len(dataset.names)
+    stores = [Store(Path(cache) / key(dataset, one), one.row_shape) for one in recipe.outputs]
+    size = sum(count * store.row_bytes for store in stores if not store.directory.exists())
+    if size > LARGE:
+        print(f"note: features will take {size / 1e9:.1f} GB in {cache}")
     images = dataset.source, range(count), dataset.names, dataset.digests
-    plan = plan_tasks(ShardTask(*images, directory, engine(), recipe), executor.workers)
+    plan = plan_tasks(ShardTask(*images, stores, engine(), recipe), executor.workers)
     computed, damaged, remarks = 0, {}, {}
     # Tasks are created lazily, because each depends on the damage that was found before.
     plan = (replace(task, check_only=bool(damaged) and not skip_damaged) for task in plan)
@@ -152,7 +172,7 @@ def extract(
         problems = [f"{dataset.names[row]}: {damaged[row]}" for row in sorted(damaged)]
         advice = "; fix or remove them, or leave them out with --skip-damaged"
         raise Refusal(problem_list(dataset.name, problems, "damaged images", advice))
-    return Features(directory, damaged, remarks, computed)
+    return Features(stores, damaged, remarks, computed)
 
 
 def plan_tasks(whole: ShardTask, workers: int) -> Iterator[ShardTask]:
@@ -167,37 +187,63 @@ def provide_shards(task: ShardTask) -> list[Shard]:
 
 
 def _provide_shard(task: ShardTask) -> Shard:
-    begin, count, note = task.rows.start * ROW_BYTES, len(task.rows), None
-    rows_path = task.directory / ROWS
-    path = rows_path.with_name(f"shard-{task.rows.start // SHARD:05}.json")
-    if path.exists():
-        with contextlib.suppress(Refusal, OSError):
-            record = files.read_json(path)
-            content = np.fromfile(rows_path, np.uint8, count * ROW_BYTES, offset=begin)
-            if record.pop("sha256", None) == hashlib.sha256(content).hexdigest():
-                return Shard(**record)
-        note = f"cache: {path} is damaged and is made again"
-    damaged, remarks = [], []
+    records, notes = zip(*(_read_shard(store, task.rows) for store in task.stores), strict=True)
+    note = next(filter(None, notes), None)
+    if None not in records:
+        return Shard(**records[0])
+    count, damaged, remarks = len(task.rows), [], []
     images = _decode_images(task, damaged, remarks)
     if task.check_only:
         for _ in images:
             pass
         return Shard(count, damaged, remarks, note=note)
-    vectors = np.zeros((count, model.FEATURES), np.float32)
-    for row, vector in ENGINES.find(task.engine, task.recipe).pass_images(images):
-        vectors[row - task.rows.start] = vector
-    task.directory.mkdir(parents=True, exist_ok=True)
+    arrays = [np.zeros((count, *store.row_shape), np.float32) for store in task.stores]
+    for row, outputs in ENGINES.find(task.engine, task.recipe).pass_images(images):
+        for array, output in zip(arrays, outputs, strict=True):
+            array[row - task.rows.start] = output
+    record = {"images": count, "damaged": damaged, "remarks": remarks}
+    for store, array, known in zip(task.stores, arrays, records, strict=True):
+        if known is None:
+            _write_shard(store, task.rows, array, record)
+    return Shard(**record, computed=count - len(damaged), note=note)
+
+
+def _shard_path(store: Store, rows: range) -> Path:
+    return store.directory / f"shard-{rows.start // SHARD:05}.json"
+
+
+def _read_shard(store: Store, rows: range) -> tuple[dict | None, str | None]:
+    """Return the record of a shard, or None; and a note if it is damaged."""
+    path, (begin, size) = _shard_path(store, rows), _extent(store, rows)
+    if not path.exists():
+        return None, None
+    with contextlib.suppress(Refusal, OSError):
+        record = files.read_json(path)
+        content = np.fromfile(store.directory / ROWS, np.uint8, size, offset=begin)
+        if record.pop("sha256", None) == hashlib.sha256(content).hexdigest():
+            return record, None
+    return None, f"cache: {path} is damaged and is made again"
+
+
+def _write_shard(store: Store, rows: range, array: np.ndarray, record: dict) -> None:
+    """Write the rows of a shard, then its record."""
+    rows_path, (begin, _) = store.directory / ROWS, _extent(store, rows)
+    store.directory.mkdir(parents=True, exist_ok=True)
     rows_path.touch()
     # Not through a mapping, where a full disk would kill the process.
     with open(rows_path, "r+b") as file:
         file.seek(begin)
-        file.write(vectors)
-    record = {"images": count, "damaged": damaged, "remarks": remarks}
-    files.write_json(path, record | {"sha256": hashlib.sha256(vectors).hexdigest()})
-    return Shard(**record, computed=count - len(damaged), note=note)
+        file.write(array)
+    checksum = hashlib.sha256(array).hexdigest()
+    files.write_json(_shard_path(store, rows), record | {"sha256": checksum})
 
 
-def _decode_images(task: ShardTask, damaged: list, remarks: list) -> Rows:
+def _extent(store: Store, rows: range) -> tuple[int, int]:
+    """Return where rows begin in the file, and their size, in bytes."""
+    return rows.start * store.row_bytes, len(rows) * store.row_bytes
+
+
+def _decode_images(task: ShardTask, damaged: list, remarks: list) -> Images:
     """Yield row and pixels of each whole image; add rows and texts to the two lists."""
     images = task.source.read(range(len(task.rows)))
     for row, name, known, image in zip(task.rows, task.names, task.digests, images, strict=True):

@@ -15,7 +15,8 @@ from runtime.tensorflow_setup import tf
 
 KERAS_BATCH = 64  # images that Keras passes at once; LiteRT is fastest with one
 
-Rows = Iterator[tuple[int, np.ndarray]]  # number of a row, and its image (H, W, 3) or features
+Images = Iterator[tuple[int, np.ndarray]]  # number of a row, and its uint8 (H, W, 3)
+Outputs = Iterator[tuple[int, list[np.ndarray]]]  # likewise, and an array for each output
 
 
 class LiteRTEngine:
@@ -23,32 +24,36 @@ class LiteRTEngine:
 
     def __init__(self, recipe: Recipe):
         # Two graphs: an image of another size makes only the small first one allocate again.
-        parts = model.preprocessing(recipe), model.backbone(recipe)
+        parts = model.preprocessing(recipe), model.front(recipe)
         self._graphs = [model.convert(part) for part in parts]
         self._thread = threading.local()
 
-    def pass_images(self, images: Rows) -> Rows:
-        """Yield the features of uint8 images, float32 (1280,)."""
+    def pass_images(self, images: Images) -> Outputs:
+        """Yield the arrays of `recipe.outputs` for images, float32."""
         if not hasattr(self._thread, "graphs"):
             self._thread.graphs = [litert.Graph(content) for content in self._graphs]
         prepare, backbone = self._thread.graphs
         for row, image in images:
-            yield row, backbone.run(prepare.run(image[None]))[0].copy()
+            # LiteRT does not run while a view of its memory has a name.
+            yield row, [output[0].copy() for output in backbone.run(prepare.run(image[None])[0])]
 
 
 class KerasEngine:
     """Passes images in batches, on a GPU where there is one."""
 
     def __init__(self, recipe: Recipe):
-        self._prepare, backbone = model.preprocessing(recipe), model.backbone(recipe)
-        self._run = tf.function(lambda x: backbone(x, training=False), reduce_retracing=True)
+        self._prepare, backbone = model.preprocessing(recipe), model.front(recipe)
+        self._run = tf.function(
+            lambda x: tf.nest.flatten(backbone(x, training=False)), reduce_retracing=True
+        )
 
-    def pass_images(self, images: Rows) -> Rows:
-        """Yield the features of uint8 images, float32 (1280,)."""
+    def pass_images(self, images: Images) -> Outputs:
+        """Yield the arrays of `recipe.outputs` for images, float32."""
         prepared = ((row, self._prepare(image[None])) for row, image in images)
         while batch := list(itertools.islice(prepared, KERAS_BATCH)):
             rows, pixels = zip(*batch, strict=True)
-            yield from zip(rows, self._run(tf.concat(pixels, 0)).numpy(), strict=True)
+            outputs = [output.numpy() for output in self._run(tf.concat(pixels, 0))]
+            yield from zip(rows, zip(*outputs, strict=True), strict=True)
 
 
 class Engines:

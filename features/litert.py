@@ -4,7 +4,7 @@ import numpy as np
 
 
 class Graph:
-    """A LiteRT graph with one input and one output; for one thread at a time."""
+    """A LiteRT graph with one input; for one thread at a time."""
 
     def __init__(self, content: bytes, threads: int = 1):
         """Load the flatbuffer; raises ImportError without LiteRT, ValueError if it is damaged."""
@@ -13,13 +13,13 @@ class Graph:
 
         self._interpreter = Interpreter(model_content=content, num_threads=threads)
         self._input = self._interpreter.get_input_details()[0]["index"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._outputs = [one["index"] for one in self._interpreter.get_output_details()]
         self._shape: tuple[int, ...] | None = None
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        """Return the output for a batch (1, ...): a view that the next call makes invalid.
+    def run(self, batch: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs for a batch (1, ...): views that the next call makes invalid.
 
-        `invoke` releases the GIL. A view, because a copy of all pixels costs time.
+        `invoke` releases the GIL. Views, because a copy of all pixels costs time.
         """
         if batch.shape != self._shape:
             self._shape = batch.shape
@@ -27,4 +27,4 @@ class Graph:
             self._interpreter.allocate_tensors()
         self._interpreter.set_tensor(self._input, batch)
         self._interpreter.invoke()
-        return self._interpreter.tensor(self._output)()
+        return [self._interpreter.tensor(output)() for output in self._outputs]

@@ -66,6 +66,8 @@ class Conditions:
     tensorflow: str
     keras: str
     numpy: str
+    fine_tune: str | None = None  # the first block that is trained; None: the head alone
+    steps_per_epoch: int | None = None  # None: one pass over the training images
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The settings of an experiment: every flag of train.py, with its default, its help and bounds."""
 
+import argparse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,15 @@ EPOCHS = ", ".join(f"{name} {epochs}" for name, (_, epochs) in schedulers.SCHEDU
 RATE = {"type": bounded(float, 1e-30, schedulers.LARGEST), "metavar": "LR"}
 FRACTION = {"type": bounded(float, 0, 0.99), "metavar": "F"}
 LEAST_SIZE = 32  # pixels; MobileNetV2 takes no fewer
+BLOCKS = [f"block_{number}" for number in range(1, 17)]  # of MobileNetV2
 DIGITS_SIZE = 96  # pixels; larger images of 8 x 8 digits take longer and tell no more
+
+
+def block(name: str) -> str:
+    """Return the name of a block if it is one; an argparse type."""
+    if name not in BLOCKS:
+        raise argparse.ArgumentTypeError(f"must be one of {BLOCKS[0]} to {BLOCKS[-1]}, got {name}")
+    return name
 
 
 def flag(default: Any, help: str, **options: Any) -> Any:
@@ -47,6 +56,11 @@ class Settings:
     drop_factor: float | None = flag(None, "what the linear schedules multiply by; 1: the report's "
         f"listing (default: {schedulers.DROP_FACTOR})", **RATE | {"metavar": "F"})
     batch_size: int = flag(64, "images a step", type=bounded(int, 1, 2**31 - 1), metavar="N")
+    steps_per_epoch: int | None = flag(None, "batches an epoch, so that a schedule fits any budget "
+        "(default: one pass over the training images)", type=bounded(int, 1, 10**9), metavar="N")
+    fine_tune: str | None = flag(None, "train this block of MobileNetV2 and all behind it with the "
+        "head; block_1 to block_16 (default: the head alone; without BLOCK: block_16)", nargs="?",
+        const="block_16", type=block, metavar="BLOCK")
     dropout: float = flag(0.2, "before the softmax", **FRACTION)
     seeds: int = flag(1, "runs of every schedule, with seeds 0 to N-1; to be fixed in advance",
         type=bounded(int, 1, 10_000), metavar="N")
@@ -67,4 +81,4 @@ class Settings:
         # It imports TensorFlow, which the command line does not need.
         from model import Recipe
 
-        return Recipe(self.image_size, self.preprocessing, self.weights)
+        return Recipe(self.image_size, self.preprocessing, self.weights, self.fine_tune)

@@ -18,6 +18,7 @@ from runtime import tasks
 from runtime.messages import Refusal
 from sources.decoding import decode
 
+ROW_BYTES = 4 * model.FEATURES
 SIZE = 32
 build_once = functools.cache(model.backbone)
 
@@ -39,7 +40,9 @@ def extract(dataset, folder, kind="scale", skip=False, threads=2, pool=tasks.Thr
 
 
 def values(found):
-    return np.fromfile(found.directory / cache.ROWS, np.float32).reshape(-1, model.FEATURES)
+    return np.fromfile(found.stores[0].directory / cache.ROWS, np.float32).reshape(
+        -1, model.FEATURES
+    )
 
 
 @pytest.mark.parametrize("kind", ["scale", "standardize"])
@@ -83,7 +86,7 @@ DAMAGE = {
 def test_a_damaged_shard_is_named_and_made_again(dataset, tmp_path, capsys, damage, lost):
     whole = extract(dataset, tmp_path)
     expected = values(whole)
-    damage(whole.directory)
+    damage(whole.stores[0].directory)
     mended = extract(dataset, tmp_path)
     assert mended.computed == lost
     np.testing.assert_array_equal(values(mended), expected)
@@ -135,7 +138,7 @@ def test_an_image_that_changes_after_loading_is_named(tmp_path):
 def test_a_full_disk_is_told_and_what_was_written_counts(dataset, tmp_path):
     # The first shard of ten rows fits, the second does not.
     _, limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (13 * cache.ROW_BYTES, limit))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (13 * ROW_BYTES, limit))
     try:
         with pytest.raises(Refusal, match=r"^.*: File too large; see --cache-dir$"):
             extract(dataset, tmp_path, threads=1)

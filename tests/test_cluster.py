@@ -86,9 +86,9 @@ def test_killed_nodes_change_nothing(cluster, tmp_path):
 
 @pytest.mark.faults
 def test_a_task_raises_what_it_raises_in_a_thread(executor, tmp_path):
-    digits = data.load("digits")
+    digits, stores = data.load("digits"), [cache.Store(tmp_path, (1280,))]
     task = cache.ShardTask(digits.source.subset([0]), range(1), ["digit 0"], [b"changed"],
-        tmp_path, engines.engine(), Recipe(32, "scale", "random"))  # fmt: skip
+        stores, engines.engine(), Recipe(32, "scale", "random"))  # fmt: skip
     with pytest.raises(Refusal, match="^digit 0 changed or vanished") as caught:
         list(tasks.run_tasks(executor, cache.provide_shards, [task]))
     assert type(caught.value) is Refusal
@@ -115,7 +115,9 @@ def test_ten_thousand_shards_cost_the_driver_little(executor, tmp_path):
     resource = pytest.importorskip("resource", reason="Windows does not count it")
     names, submitted = Names(), []
     lists = Source(names), range(len(names)), names, [bytes(range(32))] * len(names)
-    whole = cache.ShardTask(*lists, tmp_path, engines.engine(), Recipe(96, "scale", "random"))
+    whole = cache.ShardTask(
+        *lists, [cache.Store(tmp_path, (1280,))], engines.engine(), Recipe(96, "scale", "random")
+    )
 
     def plan():
         for task in cache.plan_tasks(whole, executor.workers):

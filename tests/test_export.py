@@ -53,7 +53,9 @@ def test_both_files_say_what_the_features_of_training_say(experiment, tmp_path):
     recipe = model.Recipe(96, "scale", "imagenet")
     with tasks.Threads() as executor:
         computed = cache.extract(dataset, recipe, tmp_path, False, executor)
-    values = np.fromfile(computed.directory / "features.f32", np.float32).reshape(len(images), -1)
+    values = np.fromfile(computed.stores[0].directory / "features.f32", np.float32).reshape(
+        len(images), -1
+    )
     with np.load(run_directory(experiment.directory, "exp", 0) / WEIGHTS) as head:
         expected = softmax(values @ head["kernel"] + head["bias"], axis=1)
     for encoded, probabilities in zip(dataset.source.read(dataset.rows), expected, strict=True):

@@ -212,7 +212,7 @@ def test_a_disk_full_of_features_or_results_costs_one_line_and_nothing_finished(
     place, whole, mount
 ):
     graphs = sum(path.stat().st_size for path in whole.glob(".cache/*/*/*.tflite"))
-    rows = cache.SHARD * cache.ROW_BYTES
+    rows = cache.SHARD * 4 * 1280
     mount_small_disk(mount, place / ".cache", graphs + rows + 2**16)
     mount_small_disk(mount, place / "tensorboard", 150 * 2**10)
     told = Command(place, EXPERIMENT).one_line()

@@ -79,7 +79,7 @@ def test_training_on_features_is_training_through_the_whole_frozen_model(images,
     with Threads(2) as executor:
         computed = cache.extract(dataset, recipe, tmp_path, False, executor)
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
-    samples = cache.Samples(computed.directory, dataset.labels, 3, *sides)
+    samples = cache.Samples(computed.stores[0], dataset.labels, 3, *sides)
     task = Task(Heads, samples, recipe, {"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)
     pixels = np.stack([decode(encoded) for encoded in dataset.source.read(dataset.rows)])
     kernel = model.initial_kernel(3, seed=0)

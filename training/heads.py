@@ -14,7 +14,16 @@ import numpy as np
 import model
 from runtime.tensorflow_setup import keras, tf
 from storage.results import Outputs
-from training.trainer import PEAKS, VALIDATION_BATCH, Task, Training, chunks, drop_out, map_rows
+from training.trainer import (
+    PEAKS,
+    VALIDATION_BATCH,
+    Task,
+    Training,
+    chunks,
+    drop_out,
+    judge,
+    map_rows,
+)
 
 # If a size does not fill the processor's blocks, its last rows or columns round differently. With
 # these shapes a head has the same bits in a group of any width (measured with AVX2).
@@ -121,9 +130,7 @@ class Heads:
     def _judge(self, logits: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return losses float32 and classes int32, -1 where not finite, of rows: (B, heads)."""
         labels = tf.repeat(tf.gather(self._labels, rows)[:, None], self._heads, axis=1)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        return losses, tf.where(tf.math.is_finite(losses), predicted, -1)
+        return judge(logits, labels)
 
     @tf.function(reduce_retracing=True)
     def _train(self, rows: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

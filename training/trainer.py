@@ -95,16 +95,19 @@ class Trainer(Protocol):
         """Return copies of all that was trained."""
 
 
+_building = threading.Lock()
 _thread = threading.local()  # A thread keeps its last trainer, because tracing costs 0.3 s.
 
 
 def find_trainer(task: Task) -> Trainer:
     """Return this thread's trainer for a task: the last one again if its task was alike."""
     samples, width = task.samples, task.trainer.width(task)
-    data = samples.directory, samples.labels.tobytes(), task.recipe
+    data = samples.store.directory, samples.labels.tobytes(), task.recipe
     key = task.trainer, width, data, task.batch_size, task.dropout
     if getattr(_thread, "key", None) != key:
-        _thread.key, _thread.trainer = key, task.trainer(task, width)
+        # The lock lets one thread build at a time, because Keras' random weights have one seed.
+        with _building:
+            _thread.key, _thread.trainer = key, task.trainer(task, width)
     return _thread.trainer
 
 
@@ -172,6 +175,13 @@ def drop_out(x: tf.Tensor, rate: float, seed: tf.Tensor, step: tf.Tensor) -> tf.
     bits = tf.random.stateless_uniform(half, key, None, None, tf.uint32, alg="philox")
     bits = tf.reshape(tf.bitcast(bits, tf.uint16), tf.shape(x))  # (B, M/2) -> (B, M/2, 2) -> (B, M)
     return x * (tf.cast(bits >= limit, tf.float32) * (2**16 / (2**16 - limit)))
+
+
+def judge(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return losses and predicted classes, -1 where not finite, of logits (..., classes)."""
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    return losses, tf.where(tf.math.is_finite(losses), predicted, -1)
 
 
 def map_rows(samples: Samples) -> tf.Tensor:

@@ -240,6 +240,7 @@ def format_summary(experiment: Experiment, ranking: Ranking) -> str:
     conditions = join(
         f"{key.replace('_', ' ')} {value[:12] if len(str(value)) == 64 else value}"
         for key, value in vars(config.conditions).items()
+        if value is not None
     )
     sides = f"{sum(data.train):,} training and {sum(data.validation):,} validation images"
     about = [f"{data.name}: {sides} of {len(data.class_names)} classes.", *data.notes]
