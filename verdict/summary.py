@@ -1,19 +1,15 @@
 """The verdicts of an experiment as summary.md: better, worse, or not distinguishable."""
 
 import math
-import re
-from collections.abc import Iterable, Sequence
-
-import numpy as np
+from collections.abc import Iterable
 
 from runtime import files
 from schedulers import CONTROL
-from storage.results import MOST_REFERENCE_IMAGES, Experiment
+from storage.results import MOST_REFERENCE_IMAGES, Conditions, Data, Experiment
 from verdict import mistakes, plots
-from verdict.intervals import Interval
-from verdict.ranking import Ranking, Score, tuning_losses
+from verdict.ranking import Ranking, Score
+from verdict.table import escape, number, results_table, span
 
-CLOSE = 1.05  # a peak is about as good as the best up to so many times the least loss
 RATE_RATIO = 1.5  # schedules whose peak rates differ by more are compared in rate, too
 LISTED = 10  # damaged images that are named
 
@@ -40,7 +36,7 @@ How to read it:
   those of any best and the reference. Not distinguishable does not mean equal.
 - A run diverged if its loss is not finite, or if it ends clearly worse than it began, in loss and
   in accuracy. Its schedule cannot be best. What is finite counts in every mean.
-- Logistic regression on the same features{limit} is a reference, not a bound. It is solved to
+- Logistic regression on {features}{limit} is a reference, not a bound. It is solved to
   convergence, with C chosen by folds of the training images.
 
 What was checked:
@@ -56,6 +52,9 @@ The data:
 
 - {data}
 """
+FEATURES = "the same features"
+TUNING = "\n![Loss on held-out training images by peak rate](tuning.svg)\n"
+SPREAD = "\n![How sure: seeds, and seeds and images](spread.svg)\n"
 TUNED = """\
 Peaks are chosen seed by seed, by the least loss on a stratified fifth of the training images and
   by no validation image; the choice is part of the seed's spread. Equal budgets: {epochs} epochs.
@@ -63,25 +62,6 @@ Peaks are chosen seed by seed, by the least loss on a stratified fifth of the tr
   the least. Peaks whose loss was not finite, or that were not trained, in a seed are left out here
   and in the plot.
 - """
-
-
-def number(interval: Interval, sign: str = "") -> str:
-    """Format a mean with half of its interval, where it has one: `0.9190 ± 0.0012`."""
-    # Adding 0.0 turns -0.0 into 0.0.
-    text = f"{round(interval.mean, 4) + 0.0:{sign}.4f}"
-    return f"{text} ± {interval.half_width:.4f}" if np.isfinite(interval.half_width) else text
-
-
-def differences(score: Score | None) -> dict[str, str]:
-    """Format how far the first of two lies above the second, as cells of the table."""
-    if not score:
-        return {}
-    return {"Δ accuracy": number(score.accuracy, "+"), "Δ loss": number(score.loss, "+")}
-
-
-def span(rates: Sequence[float], form: str) -> str:
-    """Format the lowest and the highest rate, or the only one: `2e-03 to 5e-03`."""
-    return " to ".join(f"{rate:{form}}" for rate in sorted({min(rates), max(rates)}))
 
 
 def name(label: str, seeds: int) -> str:
@@ -93,13 +73,6 @@ def join(words: Iterable[str]) -> str:
     """Join words as in `a, b and c`."""
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def escape(text: str) -> str:
-    """Return a user's text as one line of Markdown that means the text and nothing else."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    # An underscore inside a word starts no emphasis and stays readable.
-    return re.sub(r"[\\`*{}\[\]<>#|$~&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
 
 
 def relation(score: Score | None) -> str:
@@ -140,7 +113,7 @@ def headline(experiment: Experiment, ranking: Ranking) -> str:
     if lost := [name(label, seeds) for label in experiment.runs if label in ranking.diverged]:
         text += f"; runs of {join(lost)} diverged"
     if experiment.config.settings.tune:
-        return f"At its own best peak{' each' * bool(others)}: {text}"
+        return f"At its own best peak{' each' if others else ''}: {text}"
     peaks = [run.result.peak_lr for runs in ranking.runs.values() for run in runs]
     if max(peaks) > RATE_RATIO * min(peaks):
         reason = f"the schedules peak at {span(peaks, '.1e')}, so this compares rates too"
@@ -179,47 +152,6 @@ def tuning_remarks(experiment: Experiment, ranking: Ranking) -> list[str]:
     return remarks
 
 
-def results_table(experiment: Experiment, ranking: Ranking) -> str:
-    """Return the table of the last epoch: a row for each schedule and one for the reference."""
-    config, solved, tuned = experiment.config, experiment.reference, experiment.config.settings.tune
-    close, form = "peaks within 5 %", ".0e" if tuned else ".1e"
-    columns = ["schedule", "n", "epochs", "peak rate", close, "val. accuracy", "over seeds"]
-    columns += ["val. loss", "Δ accuracy", "Δ loss"]
-    if not tuned:
-        columns.remove(close)
-    peaks, losses = tuning_losses(experiment) if tuned else ([], {})
-    labels = [*ranking.runs, *(label for label in config.schedules if label not in ranking.runs)]
-    rows = []
-    for label in labels:
-        runs, finished = ranking.runs.get(label, []), experiment.runs.get(label, [])
-        diverged = sum(run.diverged for run in finished)
-        n = f"{len(runs)} of {config.settings.seeds}" + f", {diverged} diverged" * bool(diverged)
-        row = {"schedule": escape(label) + " (control)" * (tuned and label == CONTROL), "n": n}
-        row["epochs"] = f"{len(config.schedules[label])}"
-        if finished:
-            row["peak rate"] = span([run.result.peak_lr for run in finished], form)
-        if label in losses:
-            mean = losses[label].mean(axis=0)
-            row[close] = span(peaks[mean <= CLOSE * np.nanmin(mean)], form)
-        if runs:
-            score, over_seeds = ranking.scores[label], ranking.scores[label].accuracy.over_seeds
-            row |= {"val. accuracy": number(score.accuracy), "val. loss": number(score.loss)}
-            if np.isfinite(over_seeds):
-                row["over seeds"] = f"± {over_seeds:.4f}"
-        rows.append(row | differences(ranking.compared.get((ranking.best[0], label))))
-    if solved:
-        row = {"schedule": f"logistic regression, C = {solved.C:g}"}
-        row["val. accuracy"] = f"{solved.val_categorical_accuracy:.4f}"
-        row["val. loss"] = f"{solved.val_loss:.4f}"
-        rows.append(row | differences(ranking.reference))
-    # Padded, so that it can be read as text too.
-    cells = [columns, *([row.get(column, "") for column in columns] for row in rows)]
-    first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    cells.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
-    form = " | ".join([f"{{:{first}}}", *(f"{{:>{width}}}" for width in others)])
-    return "\n".join(f"| {form.format(*row)} |" for row in cells)
-
-
 def findings(ranking: Ranking) -> str:
     """List the pairs of schedules that can be told apart, and say whether there are others."""
     lines = []
@@ -227,49 +159,75 @@ def findings(ranking: Ranking) -> str:
         if any(score.signs):
             first, second = (name(label, ranking.seeds) for label in pair)
             said = f"{first} {relation(score).format(second)}"
-            lines.append("- {}: accuracy {}, loss {}.".format(said, *differences(score).values()))
+            ends = f"accuracy {number(score.accuracy, '+')}, loss {number(score.loss, '+')}"
+            lines.append(f"- {said}: {ends}.")
     if len(lines) < len(ranking.compared):
         others = "No other pair" if lines else "No pair"
         lines.append(f"- {others} of schedules can be told apart, in accuracy or in loss.")
     return "\n".join(lines)
 
 
+def what_was_trained(experiment: Experiment, ranking: Ranking) -> str:
+    """Say which blocks were trained and what that gained, with its interval; "" if none were."""
+    first, gained = experiment.config.settings.fine_tune, ranking.reference
+    if not first:
+        return ""
+    text = f"Trained are {first} of MobileNetV2, all behind it, and the head"
+    if gained is None:
+        return text
+    ends = f"accuracy {number(gained.accuracy, '+')}, loss {number(gained.loss, '+')}"
+    best, seeds = ranking.best[0], ranking.seeds
+    said = relation(gained).format("logistic regression on the frozen backbone")
+    return f"{text}. What that gained: {name(best, seeds)} {said} ({ends})"
+
+
 def format_summary(experiment: Experiment, ranking: Ranking) -> str:
     """Return summary.md."""
     config, data, most = experiment.config, experiment.config.data, MOST_REFERENCE_IMAGES
-    conditions = join(
-        f"{key.replace('_', ' ')} {value[:12] if len(str(value)) == 64 else value}"
-        for key, value in vars(config.conditions).items()
-        if value is not None
-    )
-    sides = f"{sum(data.train):,} training and {sum(data.validation):,} validation images"
-    about = [f"{data.name}: {sides} of {len(data.class_names)} classes.", *data.notes]
-    if data.left_out:
-        named = ", ".join(data.left_out[:LISTED]) + ", …" * (len(data.left_out) > LISTED)
-        about.append(f"Left out, because damaged: {len(data.left_out):,} images ({named}).")
+    tuned = config.settings.tune
+    said = [headline(experiment, ranking), what_was_trained(experiment, ranking)]
+    said += [learning_remark(experiment, ranking)]
+    said += tuning_remarks(experiment, ranking) if tuned else []
     found = [findings(ranking)]
     if ranking.best[0]:
         (best, runs), classes = ranking.best, map(escape, data.class_names)
         found.append(mistakes.describe(runs, name(best, len(runs)), list(classes)))
-    tuned, said = config.settings.tune, [headline(experiment, ranking)]
-    said += filter(None, [learning_remark(experiment, ranking)])
-    said += tuning_remarks(experiment, ranking) if tuned else []
+    has_spread = ranking.ahead and ranking.seeds > 1
+    parts = {"tuning": TUNING, "spread": SPREAD, "limit": f" of {most:,} training images"}
+    parts["tuned"] = TUNED.format(epochs=max(map(len, config.schedules.values())))
+    parts["at"] = " at the chosen peak"
+    applies = {"tuning": tuned, "tuned": tuned, "at": tuned, "spread": has_spread}
+    applies["limit"] = sum(data.train) > most
     return SUMMARY.format(
         name=escape(data.name),
-        headline=". ".join(said),
-        tuning="\n![Loss on held-out training images by peak rate](tuning.svg)\n" * tuned,
+        headline=". ".join(filter(None, said)),
         table=results_table(experiment, ranking),
         findings="\n".join(filter(None, found)),
-        spread="\n![How sure: seeds, and seeds and images](spread.svg)\n"
-        * bool(ranking.ahead and ranking.seeds > 1),
-        tuned=TUNED.format(epochs=max(map(len, config.schedules.values()))) * tuned,
-        limit=f" of {most:,} training images" * (sum(data.train) > most),
-        at=" at the chosen peak" * tuned,
+        features="the features of the frozen backbone" if config.settings.fine_tune else FEATURES,
         finished=sum(map(len, experiment.runs.values())),
         planned=config.settings.seeds * len(config.schedules),
-        conditions=escape(conditions),
-        data="\n- ".join(map(escape, about)),
+        conditions=escape(describe_conditions(config.conditions)),
+        data="\n- ".join(map(escape, describe_data(data))),
+        **{key: text if applies[key] else "" for key, text in parts.items()},
     )
+
+
+def describe_conditions(conditions: Conditions) -> str:
+    """Say what all runs share."""
+    shared = {key: value for key, value in vars(conditions).items() if value is not None}
+    hashes = {key: value[:12] for key, value in shared.items() if len(str(value)) == 64}
+    return join(f"{key.replace('_', ' ')} {value}" for key, value in (shared | hashes).items())
+
+
+def describe_data(data: Data) -> list[str]:
+    """Say what the images are, and which are left out."""
+    sides = f"{sum(data.train):,} training and {sum(data.validation):,} validation images"
+    about = [f"{data.name}: {sides} of {len(data.class_names)} classes.", *data.notes]
+    if data.left_out:
+        named = ", ".join(data.left_out[:LISTED])
+        more = ", …" if len(data.left_out) > LISTED else ""
+        about.append(f"Left out, because damaged: {len(data.left_out):,} images ({named}{more}).")
+    return about
 
 
 def write_report(experiment: Experiment, ranking: Ranking) -> str:
