@@ -160,3 +160,20 @@ def test_dropout_drops_its_part_anywhere_and_scales_what_it_keeps(rate):
         for axes, tolerance in (((1, 2), 0.01), ((0, 2), 0.02), ((0, 1), 0.1)):
             assert abs(dropped.mean(axes) - rate).max() < tolerance
         assert abs(np.corrcoef(dropped[..., ::2].ravel(), dropped[..., 1::2].ravel())[0, 1]) < 0.01
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 219, 220, 221])  # of 220 training images
+def test_any_batch_size_trains(tmp_path, size):
+    task = make_task(tmp_path, batch_size=size, rates={"a": [1e-3]})
+    epochs, end = train(task)["a"]
+    assert epochs[0].loss < 2 and len(end.outputs.label) == 110
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65])
+def test_any_number_of_validation_images_is_validated(tmp_path, count):
+    task = make_task(tmp_path, rates={"a": [1e-3]})
+    whole = train(task)["a"][1].outputs
+    few = replace(task.samples, validation=task.samples.validation[:count])
+    outputs = train(replace(task, samples=few))["a"][1].outputs
+    np.testing.assert_array_equal(outputs.predicted, whole.predicted[:count])
+    np.testing.assert_allclose(outputs.loss, whole.loss[:count], atol=1e-6)

@@ -138,7 +138,11 @@ class Heads:
         size = tf.minimum(self._batch_size, tf.size(rows))
         # Place by place in the batch, because TensorFlow's sums over images depend on the width.
         right = losses = tf.zeros((size, self._heads), tf.float64)
+        shape = tf.TensorShape([None, self._heads])  # for TensorFlow a size of 1 is another shape
         for start in tf.range(0, tf.size(rows), size):
+            tf.autograph.experimental.set_loop_options(
+                shape_invariants=[(right, shape), (losses, shape)]
+            )
             batch = rows[start : start + size]
             x = tf.gather(self._features, batch)
             x = drop_out(x, self._dropout, seed, self._optimizer.iterations)
