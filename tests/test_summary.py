@@ -197,6 +197,20 @@ def test_diverged_runs_are_named_and_not_counted(tmp_path):
     assert row(summary, "linear")[1:] == ["0 of 3, 3 diverged", "3", "4.0e-05", *[""] * 5]
 
 
+@pytest.mark.parametrize(
+    ("right", "loss", "said"),
+    [
+        (20, 1.2, "it has learnt little and needs more epochs, a higher rate, or --tune."),
+        (55, 1.2, "though most images are right: it is too sure, as after too high a rate: try"),
+        (20, 1.0, None),
+    ],
+)
+def test_a_loss_above_that_of_guessing_is_told_with_what_to_do(tmp_path, right, loss, said):
+    experiment = write_experiment(tmp_path / "x", {"exp": [right, right]}, losses={"exp": loss})
+    told = headline(summarise(experiment))
+    assert ("above 1.0986, that of guessing" in told) == bool(said) and (said or "") in told
+
+
 def test_names_of_users_mean_themselves(tmp_path):
     name = "a|b $\\frac{1$ <b>*[x](y) \x1b[31m\n# 花"
     left_out = [f"{number}|.png" for number in range(12)]

@@ -122,13 +122,19 @@ def headline(experiment: Experiment, ranking: Ranking) -> str:
 
 
 def learning_remark(experiment: Experiment, ranking: Ranking) -> str:
-    """Say so where even the best schedule ends with a loss above that of guessing."""
+    """Say what to do where even the best schedule ends with a loss above that of guessing."""
     best, classes = ranking.best[0], len(experiment.config.data.class_names)
     if not best or ranking.scores[best].loss.mean <= math.log(classes):
         return ""
-    way = "" if experiment.config.settings.tune else ", a higher rate, or --tune"
-    guess = f"a validation loss above {math.log(classes):.4f}, that of guessing"
-    return f"Even {escape(best)} ends with {guess}: it has learnt little and needs more epochs{way}"
+    text = (
+        f"The validation loss of {escape(best)} is above {math.log(classes):.4f}, that of guessing"
+    )
+    is_tuned = experiment.config.settings.tune
+    if ranking.scores[best].accuracy.mean < 0.5:
+        way = "" if is_tuned else ", a higher rate, or --tune"
+        return f"{text}: it has learnt little and needs more epochs{way}"
+    way = "" if is_tuned else ": try a lower one, or --tune"
+    return f"{text}, though most images are right: it is too sure, as after too high a rate{way}"
 
 
 def tuning_remarks(experiment: Experiment, ranking: Ranking) -> list[str]:
