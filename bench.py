@@ -15,6 +15,8 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
@@ -28,15 +30,21 @@ import data
 import model
 import train
 from features import cache
+from model import Recipe
 from runtime import cli
 from runtime.messages import Refusal
 from runtime.tasks import Threads, cores
 from runtime.tensorflow_setup import keras, tf
+from schedulers import LR
 from storage.settings import Settings
-from training import heads, trainer
+from training.heads import Heads
+from training.tail import Tail
+from training.trainer import Task, Trainer
+from training.trainer import train as train_task
 
 SIZE, BATCH, DROPOUT = Settings.image_size, Settings.batch_size, Settings.dropout
-RECIPE = model.Recipe(SIZE, Settings.preprocessing, Settings.weights)
+RECIPE = Recipe(SIZE, Settings.preprocessing, Settings.weights)
+TAIL, TAIL_IMAGES = replace(RECIPE, cut="block_16"), 1024
 GENERATED = 4096  # images; with fewer, what is done once weighs more
 CLASSES, SHAPE, HELD_OUT = 6, (17_039, model.FEATURES), 0.18  # of an epoch, as in the report
 EPOCHS = 4  # the first one traces and is not counted
@@ -48,6 +56,14 @@ TABLE = (  # what, ours, compared with, theirs, unit; ours and theirs as `take_t
     ("epoch of four heads side by side", "4 heads", "Keras `fit` of one head", "fit", "s"),
     ("epoch of one head alone", "1 heads", "Keras `fit` of one head", "fit", "s"),
     (f"epoch of {GRID} heads", f"{GRID} heads", f"{GRID} heads one by one", "one by one", "s"),
+    (
+        "image of fine-tuning block_16",
+        "tail",
+        "Keras `fit`, frozen blocks in it",
+        "fit last block",
+        "ms",
+    ),
+    ("image fine-tuned", "tail", "Keras `fit` on the same rows", "fit tail", "ms"),
     ("four runs, cold cache", "cold s", "bare LiteRT pass of all images", "bare pass", "s"),
     ("four runs, warm cache", "warm s", "four runs, cold cache", "cold s", "s"),
     ("peak memory without mapped files", "cold RssAnon", "1/4 images", "1/4 RssAnon", "MiB"),
@@ -114,7 +130,34 @@ def pass_bare(count: int, folder: Path) -> float:
 def fit_whole(count: int, folder: Path) -> float:
     """Return ms an image of the original way: the backbone in every epoch, on noise in memory."""
     pixels = np.random.default_rng(0).random((min(count, 2 * BATCH), SIZE, SIZE, 3), np.float32)
-    return 1000 * fit_seconds(pixels, with_backbone=True) / len(pixels)
+    return 1000 * fit_seconds(pixels, lambda: [model.backbone(RECIPE)]) / len(pixels)
+
+
+def fit_last_block(count: int, folder: Path) -> float:
+    """Return ms an image of fine-tuning with the frozen blocks in every epoch, on noise."""
+    pixels = np.random.default_rng(0).random((TAIL_IMAGES // 4, SIZE, SIZE, 3), np.float32)
+    return 1000 * fit_seconds(pixels, lambda: [backbone_with_trainable_tail()]) / len(pixels)
+
+
+def backbone_with_trainable_tail() -> keras.Model:
+    """Return the backbone as Keras' guide to fine-tuning has it."""
+    backbone = model.backbone(TAIL)
+    names = [layer.name for layer in backbone.layers]
+    for layer in backbone.layers[names.index(f"{TAIL.cut}_expand") :]:
+        layer.trainable = True
+    return backbone
+
+
+def fit_tail(count: int, folder: Path) -> float:
+    """Return ms an image of Keras' `fit` of the last block and a head on rows in memory."""
+    rows = np.random.default_rng(0).random((TAIL_IMAGES, *TAIL.row_shape), np.float32)
+    return 1000 * fit_seconds(rows, lambda: [model.tail(TAIL)]) / len(rows)
+
+
+def train_tail(count: int, folder: Path) -> float:
+    """Return ms an image of fine-tuning as train.py does it, validation included."""
+    samples = noise_samples(folder, TAIL, TAIL_IMAGES)
+    return 1000 * epoch_seconds(Tail, TAIL, samples, 1) / TAIL_IMAGES
 
 
 def fit_head(count: int, folder: Path) -> float:
@@ -122,13 +165,12 @@ def fit_head(count: int, folder: Path) -> float:
     return fit_seconds(np.random.default_rng(0).random(SHAPE, np.float32))
 
 
-def fit_seconds(x: np.ndarray, with_backbone: bool = False) -> float:
-    """Return seconds of an epoch of Keras' `fit` of a head, with the backbone before it or not."""
+def fit_seconds(x: np.ndarray, build: Callable[[], list] = list) -> float:
+    """Return seconds of an epoch of Keras' `fit` of a head, on what `build` returns."""
     # Several threads for each operation, as Keras has them without this project.
     tf.config.threading.set_intra_op_parallelism_threads(0)
-    layers = [model.backbone(RECIPE)] if with_backbone else []
-    layers += [keras.layers.Dropout(DROPOUT), keras.layers.Dense(CLASSES, activation="softmax")]
-    classifier, ends = keras.Sequential(layers), []
+    head = [keras.layers.Dropout(DROPOUT), keras.layers.Dense(CLASSES, activation="softmax")]
+    classifier, ends = keras.Sequential([*build(), *head]), []
     classifier.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
     options = {"validation_split": HELD_OUT, "callbacks": [clock], "verbose": 0}
@@ -138,18 +180,31 @@ def fit_seconds(x: np.ndarray, with_backbone: bool = False) -> float:
 
 def train_heads(number: int, count: int, folder: Path) -> float:
     """Return seconds of an epoch of heads side by side, as train.py trains them."""
-    np.random.default_rng(0).random(SHAPE, np.float32).tofile(folder / cache.ROWS)
-    validation, training = np.split(np.arange(SHAPE[0]), [round(HELD_OUT * SHAPE[0])])
-    labels, ends = np.arange(SHAPE[0], dtype=np.int32) % CLASSES, []
-    rates = {str(head): [Settings.lr] * EPOCHS for head in range(number)}
-    store = cache.Store(folder, RECIPE.row_shape)
-    samples = cache.Samples(store, labels, CLASSES, training, validation)
-    task = trainer.Task(heads.Heads, samples, RECIPE, rates, 0, BATCH, DROPOUT)
-    trainer.train(task, lambda *_: ends.append(time.perf_counter()))
+    return epoch_seconds(Heads, RECIPE, noise_samples(folder, RECIPE, SHAPE[0]), number)
+
+
+def noise_samples(folder: Path, recipe: Recipe, count: int) -> cache.Samples:
+    """Return so many rows of noise in a file, as a recipe makes them."""
+    store = cache.Store(folder, recipe.row_shape)
+    noise = np.random.default_rng(0).random((count, *store.row_shape), np.float32)
+    noise.tofile(folder / cache.ROWS)
+    labels = np.arange(count, dtype=np.int32) % CLASSES
+    validation, training = np.split(np.arange(count), [round(HELD_OUT * count)])
+    return cache.Samples(store, labels, CLASSES, training, validation)
+
+
+def epoch_seconds(
+    trainer: type[Trainer], recipe: Recipe, samples: cache.Samples, number: int
+) -> float:
+    """Return seconds of an epoch of so many schedules, validation included."""
+    rates = {str(schedule): [LR] * EPOCHS for schedule in range(number)}
+    ends, task = [], Task(trainer, samples, recipe, rates, 0, BATCH, DROPOUT)
+    train_task(task, lambda *_: ends.append(time.perf_counter()))
     return float(np.median(np.diff(ends)))
 
 
 TURNS = {"extract": extract, "bare": pass_bare, "keras": fit_whole, "fit": fit_head}
+TURNS |= {"tail": train_tail, "fit tail": fit_tail, "fit last block": fit_last_block}
 TURNS |= {f"{number} heads": functools.partial(train_heads, number) for number in (1, 4, GRID)}
 
 
