@@ -1,5 +1,6 @@
 """The images of a source as one `Dataset`: labels, training and validation side, notes, checks."""
 
+import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,22 +11,46 @@ import numpy as np
 from runtime.messages import Refusal, join_some, problem_list
 from sources.digits import list_digits
 from sources.folders import list_folder
-from sources.source import Listing, digest
+from sources.source import Entry, Listing, Source, digest
 
 IMBALANCE = 10  # a class with so many times the images of another is worth a note
 
 
 @dataclass(frozen=True)
-class Dataset(Listing):
-    """N images of a source with labels and sides, in the source's order."""
+class Dataset:
+    """N images of a listing, with labels and sides, in the source's order."""
 
+    listing: Listing  # of all images of the source
     rows: np.ndarray  # (N,) int64, each image's row in the source: 0..N-1 unless some are left out
     labels: np.ndarray  # (N,) int32
     validation: np.ndarray  # (N,) bool
-    class_names: list[str]  # class_names[label]
-    names: list[str]  # each printable on one line
-    digests: list[bytes]  # sha256 of each encoded image
     fraction: float  # of the images for validation, where the source has no split
+    notes: list[str]  # what the user should know
+
+    @property
+    def name(self) -> str:
+        """The name of the source."""
+        return self.listing.name
+
+    @property
+    def source(self) -> Source:
+        """Where the encoded images of all rows of the source are read."""
+        return self.listing.source
+
+    @property
+    def class_names(self) -> list[str]:
+        """The name of each label."""
+        return list(self.listing.classes.values())
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The names of the N images, each printable on one line."""
+        return [self.listing.entries[row].name for row in self.rows]
+
+    @functools.cached_property
+    def digests(self) -> list[bytes]:
+        """The sha256 of each of the N encoded images."""
+        return [self.listing.entries[row].digest for row in self.rows]
 
     @property
     def images_fingerprint(self) -> str:
@@ -51,7 +76,7 @@ class Dataset(Listing):
         Where the source has no split, an image changes its side if its class would otherwise have
         none on the other side.
         """
-        return _select(self, np.setdiff1d(self.rows, list(rows)), self.fraction)
+        return _select(self.listing, np.setdiff1d(self.rows, list(rows)), self.fraction)
 
 
 def load(
@@ -98,23 +123,11 @@ def _select(listing: Listing, rows: np.ndarray, fraction: float) -> Dataset:
     entries = [listing.entries[row] for row in rows]
     numbers = {label: number for number, label in enumerate(listing.classes)}
     labels = np.array([numbers[entry.label] for entry in entries], np.int32)
-    sides = [entry.validation for entry in entries]
-    validation = np.array(sides, bool)
-    if None in sides:
-        hashes = (hashlib.sha256(entry.key or entry.digest).digest() for entry in entries)
-        # Spread evenly over [0, 1).
-        positions = np.array([int.from_bytes(value[:8], "big") / 2**64 for value in hashes])
-        validation = positions < fraction
-        for label in np.unique(labels):
-            members = np.flatnonzero(labels == label)
-            if len(members) > 1:
-                members = members[np.argsort(positions[members], kind="stable")]
-                validation[members[0]], validation[members[-1]] = True, False
-    dataset = Dataset(
-        listing.name, listing.source, listing.entries, listing.classes, listing.notes,
-        rows, labels, validation, list(listing.classes.values()),
-        [entry.name for entry in entries], [entry.digest for entry in entries], fraction,
-    )  # fmt: skip
+    if listing.has_split:
+        validation = np.array([entry.validation for entry in entries], bool)
+    else:
+        validation = _draw_validation(entries, labels, fraction)
+    dataset = Dataset(listing, rows, labels, validation, fraction, listing.notes)
     # In TFDS a class may have no image at all.
     filled = {listing.classes[entry.label] for entry in listing.entries}
     problems = [] if len(filled) > 1 else ["at least two classes with images are needed"]
@@ -126,6 +139,20 @@ def _select(listing: Listing, rows: np.ndarray, fraction: float) -> Dataset:
         # A note may tell why.
         raise Refusal(problem_list(listing.name, [*problems, *listing.notes]))
     return dataset
+
+
+def _draw_validation(entries: list[Entry], labels: np.ndarray, fraction: float) -> np.ndarray:
+    """Return which images are for validation, by a hash of each; both sides get every class."""
+    hashes = (hashlib.sha256(entry.key or entry.digest).digest() for entry in entries)
+    # Spread evenly over [0, 1).
+    positions = np.array([int.from_bytes(value[:8], "big") / 2**64 for value in hashes])
+    validation = positions < fraction
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) > 1:
+            members = members[np.argsort(positions[members], kind="stable")]
+            validation[members[0]], validation[members[-1]] = True, False
+    return validation
 
 
 def _notes(dataset: Dataset) -> list[str]:

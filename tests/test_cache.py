@@ -92,13 +92,13 @@ def test_a_damaged_shard_is_named_and_made_again(dataset, tmp_path, capsys, dama
 
 
 def test_all_that_changes_features_changes_the_key(dataset, monkeypatch):
-    relabelled = replace(dataset, labels=dataset.labels[::-1], names=dataset.names[::-1])
+    relabelled = replace(dataset, labels=dataset.labels[::-1])
     recipe = Recipe(SIZE, "scale", "imagenet")
     others = {"image_size": 64, "preprocessing": "standardize", "weights": "random"}.items()
     recipes = [recipe, *(replace(recipe, **{name: value}) for name, value in others)]
     keys = [cache.key(dataset, recipe) for recipe in recipes]
     assert cache.key(relabelled, recipe) == keys[0]
-    keys.append(cache.key(replace(dataset, digests=dataset.digests[::-1]), recipe))
+    keys.append(cache.key(replace(dataset, rows=dataset.rows[::-1]), recipe))
     for name in ("engine", "decoder"):
         monkeypatch.setattr(cache, name, lambda: "another")
         keys.append(cache.key(dataset, recipe))

@@ -70,7 +70,7 @@ def test_the_fingerprint_follows_images_classes_and_sides_and_nothing_else(tmp_p
     assert copied.fingerprint == dataset.fingerprint and sides(copied) == sides(dataset)
 
     other_side = data.load(str(root), validation_fraction=0.5)
-    renamed = replace(dataset, class_names=["a", "c"])
+    renamed = replace(dataset, listing=replace(dataset.listing, classes={"a": "a", "b": "c"}))
     relabelled = replace(dataset, labels=1 - dataset.labels)
     (root / "a" / "0.png").write_bytes(picture(99))
     datasets = [data.load(str(root)), dataset, other_side, renamed, relabelled]
