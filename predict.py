@@ -45,7 +45,7 @@ def find_images(path: str) -> list[str]:
     """Return the images in a folder as training finds them, or a file; raises Refusal."""
     if not os.path.isdir(path):
         return [path]
-    images = [image for images, _ in folders.scan(path).values() for image in images]
+    images = [image for folder in folders.scan(path).values() for image in folder.images]
     if not images:
         raise Refusal(f"{path}: no {' '.join(folders.EXTENSIONS)} in this folder")
     return images
