@@ -12,6 +12,7 @@ from runtime.messages import Refusal, join_some, problem_list
 from sources.digits import list_digits
 from sources.folders import list_folder
 from sources.source import Entry, Listing, Source, digest
+from sources.table import is_table, list_table
 
 IMBALANCE = 10  # a class with so many times the images of another is worth a note
 
@@ -85,15 +86,24 @@ def load(
     test: str | None = None,
     validation_fraction: float = 0.2,
     left_out: Sequence[str] = (),
+    columns: str | None = None,
+    keys: str | None = None,
 ) -> Dataset:
-    """Return the Dataset of `digits`, `tfds:NAME`, a folder, or the TFRecords of two globs.
+    """Return the Dataset of `digits`, `tfds:NAME`, a folder, a table or TFRecords of two globs.
 
-    One pass reads every image and decodes none. Folders in `left_out` are not looked into. Without
-    a validation split, a hash of an image's name (in TFDS of its content) decides its side, which
-    it keeps when others come or go, except in classes of fewer than about 20. Raises Refusal.
+    `columns` are those of a table, `keys` those of TFRecords. One pass reads every image and
+    decodes none. Folders in `left_out` are not looked into. Without a validation split, a hash of
+    an image's name (in TFDS of its content) decides its side, which it keeps when others come or
+    go, except in classes of fewer than about 20. Raises Refusal.
     """
+    if columns is not None and not (source and is_table(source)):
+        raise Refusal("--columns goes with --data FILE.csv only; leave it out")
+    if keys is not None and train is None:
+        raise Refusal("--keys goes with --train and --test only; leave it out")
     if train is None and source == "digits":
         listing = list_digits()
+    elif train is None and is_table(source):
+        listing = list_table(source, columns, left_out)
     elif train is None and not source.startswith("tfds:"):
         listing = list_folder(source, left_out)
     # These import TensorFlow, which nothing else here needs.
@@ -104,7 +114,7 @@ def load(
     else:
         from sources.records import list_files
 
-        listing = list_files(train, test)
+        listing = list_files(train, test, keys)
     dataset = _select(listing, np.arange(len(listing.entries)), validation_fraction)
     return replace(dataset, notes=[*dataset.notes, *_notes(dataset)])
 

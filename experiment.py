@@ -81,7 +81,8 @@ def _require_new(directory: Path, settings: Settings) -> None:
 def _load(settings: Settings) -> tuple[Conditions, data.Dataset]:
     """Load the data and print what they are; the conditions are those of today's versions."""
     source = settings.data, settings.train, settings.test, settings.validation_fraction
-    dataset = data.load(*source, left_out=(settings.logdir, settings.cache_dir))
+    named = {"columns": settings.columns, "keys": settings.keys}
+    dataset = data.load(*source, left_out=(settings.logdir, settings.cache_dir), **named)
     count = int(dataset.validation.sum())
     sides = f"{len(dataset.rows) - count} training and {count} validation images"
     print(f"{dataset.name}: {sides} of {len(dataset.class_names)} classes")

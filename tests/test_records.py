@@ -133,12 +133,29 @@ def test_faults_of_a_files_records_are_told_once_with_their_count(records, tmp_p
     ])  # fmt: skip
     Path("test").write_bytes(b"nonsense, longer than a header")
     needed = f"needed are one image in {IMAGE_KEY} and one class from 0 in {LABEL_KEY}"
+    needed += ", or --keys IMAGE,LABEL where they have other names"
     have = f"they have {LABEL_KEY}, {IMAGE_KEY}, odd\\nkey"
     assert refusal(train="train-*", test="test").split("\n  ")[:3] == [
         f"{tmp_path.name}: 3 problems",
         f"train-0: 60 of 60 records cannot be used (first: 0); they have id, other; {needed}",
         f"train-1: 9 of 11 records cannot be used (first: 2); {have}; {needed}",
     ]
+
+
+def test_records_with_other_keys_are_read_by_them(records):
+    pairs = enumerate([4, 1, 4, 1], 20)
+    renamed = [example(None, None, photo=picture(i), kind=label) for i, label in pairs]
+    records("train", renamed)
+    records("test", renamed[:2])
+    dataset = data.load(train="train", test="test", keys="photo,kind")
+    assert dataset.class_names == ["1", "4"] and list(dataset.labels[:4]) == [1, 0, 1, 0]
+    assert read_all(dataset)[:4] == [picture(i) for i in range(20, 24)]
+    assert "they have kind, photo; needed are one image in image/enc" in refusal(
+        train="train", test="test"
+    )
+    wrong = refusal(train="train", test="test", keys="image")
+    assert wrong == "--keys must be IMAGE,LABEL, got 'image'"
+    assert "--keys goes with --train and --test only" in refusal("digits", keys="photo,kind")
 
 
 def test_an_empty_file_is_noted_and_globs_that_give_no_image_are_refused(records):
@@ -255,6 +272,13 @@ def test_a_damaged_data_set_is_named_with_its_folder(tfds_dir, tmp_path, monkeyp
         assert folder in refusal(f"tfds:{name}")
     file.unlink()
     assert folder in refusal(f"tfds:{name}")
+
+
+@pytest.mark.parametrize("place", ["", "tiny_split", "tiny_split/1.0.0"])
+def test_a_folder_that_tfds_prepared_says_how_it_is_used(tfds_dir, tmp_path, place):
+    shutil.copytree(tfds_dir / "tiny_split", tmp_path / "tiny_split")
+    use = f"give --data tfds:tiny_split with TFDS_DATA_DIR={tmp_path}"
+    assert refusal(tmp_path / place).endswith(use)
 
 
 def test_a_package_that_is_missing_for_a_format_is_named():
