@@ -15,6 +15,9 @@ from sources.source import Entry, Listing, Source, digest
 from sources.table import is_table, list_table
 
 IMBALANCE = 10  # a class with so many times the images of another is worth a note
+MOST = 0.6  # part of the images in one class that is worth a note
+FEW = 5  # validation images of a class; intervals are wide where there are fewer
+DUPLICATES = "duplicates.txt"  # where an experiment lists equal images
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,21 @@ class Dataset:
         sides = [np.bincount(side, minlength=len(self.class_names)).tolist() for side in labels]
         return dict(zip(self.class_names, zip(*sides, strict=True), strict=True))
 
+    def duplicates(self) -> list[list[int]]:
+        """Return groups of equal images, of those that are in two classes or on both sides."""
+        groups = defaultdict(list)
+        for image, known in enumerate(self.digests):
+            groups[known].append(image)
+        # Files that are empty or unreadable are damaged, not alike.
+        groups.pop(digest(b""), None)
+        places = list(zip(self.labels, self.validation, strict=True))
+        return [group for group in groups.values() if len({places[i] for i in group}) > 1]
+
+    def describe(self, image: int) -> str:
+        """Return the name of an image with its class and side."""
+        side = "validation" if self.validation[image] else "training"
+        return f"{self.names[image]} ({self.class_names[self.labels[image]]}, {side})"
+
     def without(self, rows: Iterable[int]) -> "Dataset":
         """Return the data set without these rows; raises Refusal if a class does not survive.
 
@@ -116,16 +134,34 @@ def load(
 
         listing = list_files(train, test, keys)
     dataset = _select(listing, np.arange(len(listing.entries)), validation_fraction)
-    return replace(dataset, notes=[*dataset.notes, *_notes(dataset)])
+    notes = [*listing.notes, *_class_notes(dataset), *_duplicate_notes(dataset)]
+    return replace(dataset, notes=notes)
 
 
-def remark_notes(dataset: Dataset, remarks: dict[int, str]) -> list[str]:
-    """Return a note for each kind of remark, {row: remarks joined by "; "}, of a full data set."""
-    names = defaultdict(list)
-    for row, text in sorted(remarks.items()):
+def list_duplicates(dataset: Dataset) -> str:
+    """Return the content of DUPLICATES: a line for each group of equal images."""
+    groups = ["\t".join(map(dataset.describe, group)) for group in dataset.duplicates()]
+    return "".join(f"{line}\n" for line in groups)
+
+
+def check_flags(dataset: Dataset, is_fraction_given: bool, is_tuned: bool) -> None:
+    """Raise Refusal where the data leave flags without effect, or without what they need."""
+    if is_fraction_given and dataset.listing.has_split:
+        reason = "the data have a validation split, so it changes nothing; leave it out"
+        raise Refusal(f"--validation-fraction: {reason}")
+    enough = [name for name, (train, _) in dataset.counts().items() if train > 1]
+    if is_tuned and len(enough) < 2:
+        reason = "holds out training images of each class, and fewer than two classes have two"
+        raise Refusal(f"{dataset.name}: --tune {reason}; add images, or leave out --tune")
+
+
+def remark_notes(names: Sequence[str], remarks: dict[int, str]) -> list[str]:
+    """Return a note for each kind of remark, {number of an image: remarks joined by "; "}."""
+    kinds = defaultdict(list)
+    for image, text in sorted(remarks.items()):
         for remark in text.split("; "):
-            names[remark].append(dataset.names[row])
-    return [f"images that {kind}: {len(some)} ({join_some(some)})" for kind, some in names.items()]
+            kinds[remark].append(names[image])
+    return [f"images that {kind}: {len(some)} ({join_some(some)})" for kind, some in kinds.items()]
 
 
 def _select(listing: Listing, rows: np.ndarray, fraction: float) -> Dataset:
@@ -138,17 +174,25 @@ def _select(listing: Listing, rows: np.ndarray, fraction: float) -> Dataset:
     else:
         validation = _draw_validation(entries, labels, fraction)
     dataset = Dataset(listing, rows, labels, validation, fraction, listing.notes)
+    if problems := _problems(dataset):
+        # A note may tell why.
+        raise Refusal(problem_list(listing.name, [*problems, *listing.notes]))
+    return dataset
+
+
+def _problems(dataset: Dataset) -> list[str]:
+    """Return what makes training senseless."""
     # In TFDS a class may have no image at all.
-    filled = {listing.classes[entry.label] for entry in listing.entries}
+    filled = {dataset.listing.classes[entry.label] for entry in dataset.listing.entries}
     problems = [] if len(filled) > 1 else ["at least two classes with images are needed"]
     for name, (train, held_out) in dataset.counts().items():
         if name in filled and not (train and held_out):
             has = f"has {train} and {held_out}; add some or remove the class"
             problems.append(f"class {name} needs training and validation images and {has}")
-    if problems:
-        # A note may tell why.
-        raise Refusal(problem_list(listing.name, [*problems, *listing.notes]))
-    return dataset
+    digests = {dataset.digests[image] for image in np.flatnonzero(~dataset.validation)}
+    if not problems and len(digests) == 1 and digests != {digest(b"")}:
+        problems.append("all training images are equal; give others")
+    return problems
 
 
 def _draw_validation(entries: list[Entry], labels: np.ndarray, fraction: float) -> np.ndarray:
@@ -165,23 +209,38 @@ def _draw_validation(entries: list[Entry], labels: np.ndarray, fraction: float) 
     return validation
 
 
-def _notes(dataset: Dataset) -> list[str]:
-    """Return notes on the sizes of classes, and on images that are on both sides."""
-    notes, names, counts = [], dataset.class_names, dataset.counts()
-    if empty := [name for name in names if not any(counts[name])]:
+def _class_notes(dataset: Dataset) -> list[str]:
+    """Return notes on the sizes of classes."""
+    notes, counts = [], dataset.counts()
+    if empty := [name for name, sides in counts.items() if not any(sides)]:
         notes.append(f"classes without images: {', '.join(empty)}")
     sizes = sorted((train, name) for name, (train, _) in counts.items() if train)
     (least, small), (most, large) = sizes[0], sizes[-1]
     if most > IMBALANCE * least:
         notes.append(f"unbalanced: {most} training images of {large}, {least} of {small}")
-    train = {dataset.digests[i]: i for i in np.flatnonzero(~dataset.validation)}
-    # Files that are empty or unreadable are damaged, not alike.
-    train.pop(digest(b""), None)
-    twins = [(i, train.get(dataset.digests[i])) for i in np.flatnonzero(dataset.validation)]
-    if pairs := [(i, twin) for i, twin in twins if twin is not None]:
-        other = [(i, twin) for i, twin in pairs if dataset.labels[i] != dataset.labels[twin]]
-        note = f"{len(pairs)} validation images are training images too"
-        note += f", {len(other)} of them with contradictory labels" if other else ""
-        first = [f"{dataset.names[i]} ({names[dataset.labels[i]]})" for i in (other or pairs)[0]]
-        notes.append(f"{note}, e.g. {' is '.join(first)}")
+    share = counts[large][1] / sum(dataset.validation)
+    if most > MOST * sum(~dataset.validation):
+        score = f"the accuracy of always answering it is {share:.4f}"
+        notes.append(f"most training images are of one class, {large}; {score}")
+    few = [f"{name} {held_out}" for name, (_, held_out) in counts.items() if 0 < held_out < FEW]
+    if few:
+        notes.append(f"classes with few validation images, so wide intervals: {join_some(few)}")
     return notes
+
+
+def _duplicate_notes(dataset: Dataset) -> list[str]:
+    """Return notes on images that are in several classes, and on both sides."""
+    labels, validation, groups, notes = dataset.labels, dataset.validation, dataset.duplicates(), []
+    if several := [group for group in groups if len({*labels[group]}) > 1]:
+        first = " is ".join(map(dataset.describe, _first_two(several[0], labels)))
+        notes.append(f"{len(several)} images are in two classes, e.g. {first}")
+    if both := [group for group in groups if len({*validation[group]}) > 1]:
+        first = " is ".join(map(dataset.describe, _first_two(both[0], validation)))
+        count = sum(int(validation[group].sum()) for group in both)
+        notes.append(f"{count} validation images are training images too, e.g. {first}")
+    return [f"{note}; {DUPLICATES} lists all" for note in notes]
+
+
+def _first_two(group: list[int], values: np.ndarray) -> tuple[int, int]:
+    """Return the first image of a group, and the first that has another value."""
+    return group[0], next(image for image in group if values[image] != values[group[0]])

@@ -42,6 +42,8 @@ def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None =
     directory = Path(settings.logdir) / settings.name
     _require_new(directory, settings)
     conditions, dataset = _load(settings)
+    is_given = settings.validation_fraction != Settings.validation_fraction
+    data.check_flags(dataset, is_given, settings.tune)
     with _open_executor(ray, dataset, settings) as executor:
         prepared = _extract(settings, schedules, conditions, dataset, executor)
         directory.mkdir(parents=True, exist_ok=True)
@@ -139,7 +141,7 @@ def _extract(
     )
     cached = len(dataset.labels) - len(computed.damaged) - computed.computed
     print(f"features: {computed.computed} computed, {cached} from {computed.directory}")
-    remarks = data.remark_notes(dataset, computed.remarks)
+    remarks = data.remark_notes(dataset.names, computed.remarks)
     notes = [*dataset.notes, *remarks]
     left_out = [dataset.names[row] for row in sorted(computed.damaged)]
     if left_out:
@@ -170,6 +172,8 @@ def _complete(
     names = [dataset.names[i] for i in np.flatnonzero(dataset.validation)]
     runs.recover(directory)
     results.write_config(directory, config, names)
+    if equal := data.list_duplicates(dataset):
+        files.write_atomically(directory / data.DUPLICATES, equal)
     print(_describe_link(directory, "seed-0"))
     try:
         # The reference is solved on one core while the others train.

@@ -15,6 +15,8 @@ from storage import results
 
 EXP = ["--schedule", "exp"]
 PETS = classes(4, 4, prefix="pets/", names=["cat", "dog"])
+SPLIT = classes(4, 4, prefix="pets/train/") | classes(3, 3, prefix="pets/val/")
+FEW = classes(2, 2, prefix="pets/")
 ON_PETS = [*EXP, "--data", "pets", "--image-size", "32", "--cache-dir", "cache"]
 OWN = {"own.py": b"def falling(epoch, lr): return lr - epoch\ndef zero(epoch, lr): return 0\n"}
 
@@ -48,6 +50,14 @@ CASES = {
     "two sources": ({}, [*ON_PETS, "--train", "a"], "--data does not go with --train and --test"),
     "half of records": ({}, [*EXP, "--train", "a*"], "TFRecords need --train and --test"),
     "resume and more": ({}, ["--resume", "x", "--seeds", "9"], "--resume DIR takes no other flags"),
+    "a vain fraction": (SPLIT, [*ON_PETS, "--validation-fraction", "0.3"], "it changes nothing; "),
+    "tune two images": (FEW, [*ON_PETS, "--tune"], "pets: --tune holds out training images of"),
+    "columns of a folder": (
+        PETS,
+        [*ON_PETS, "--columns", "a,b"],
+        "--columns goes with --data FILE",
+    ),
+    "no such table": ({}, [*EXP, "--data", "x.csv"], "x.csv: No such file or directory"),
     "no such folder": ({}, ON_PETS, "pets: no such folder"),
     "no such records": ({}, [*EXP, "--train", "a*", "--test", "b"], "--train 'a*' matches no file"),
     "no weights": (PETS, [*ON_PETS, "--weights", "gone.h5"], "gone.h5: No such file"),

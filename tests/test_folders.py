@@ -40,13 +40,13 @@ def test_what_lies_about_is_ignored_in_silence_or_noted(tmp_path):
     root = write(tmp_path / "in", {**images, **dict.fromkeys(litter, b"x")})
     left_out = [f"{root}/tensorboard", f"{root}/absent"]
     dataset = data.load(root, left_out=left_out)
-    assert len(dataset.names) == 5 and dataset.notes == []
+    assert len(dataset.names) == 5 and dataset.listing.notes == []
 
     others = ["in/a/x.tif", "in/a/y.TIF", "in/b/noextension", "in/b/n\nl.a\tb"]
     others += ["in/b/deep/0.png", "stray.png", "in/papers/x.pdf", "labels.csv", "in/more.TSV"]
     root = write(tmp_path, dict.fromkeys(others, b"x"))
     unused = f"not in them, so not used: 1 in {root}, 1 in {root}/in/b/deep"
-    assert data.load(root, left_out=left_out).notes == [
+    assert data.load(root, left_out=left_out).listing.notes == [
         "1 .a\\tb, 1 .pdf, 2 .tif, 1 no-extension files are not read",
         f"tables are not read ({root}/labels.csv, {root}/in/more.TSV); --data FILE.csv reads one",
         f"images are taken from the class folders in {root}/in; {unused}",
@@ -78,7 +78,7 @@ def test_links_are_followed_but_not_in_circles_and_damaged_if_they_lead_nowhere(
     (root / "b" / "nowhere.png").symlink_to(tmp_path / "gone.png")
     dataset = data.load(str(root))
     counts = {name: sum(sizes) for name, sizes in dataset.counts().items()}
-    assert counts == {"a": 3, "b": 5} and dataset.notes == []
+    assert counts == {"a": 3, "b": 5} and dataset.listing.notes == []
     with pytest.raises(DamagedImage, match="cannot be read: "):
         decode(read_all(dataset)[-1])
 

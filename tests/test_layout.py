@@ -61,7 +61,7 @@ def test_of_what_lies_in_a_folder_the_right_class_folders_are_taken(tmp_path, fi
     assert dataset.class_names == sorted({Path(name).parent.name for name in dataset.names})
     note = f"from the class folders in {' and '.join(used)}"
     note += f"; not in them, so not used: {unused}" if unused else ""
-    notes = [text.replace(f"{root}/", "").replace(root, ".") for text in dataset.notes]
+    notes = [text.replace(f"{root}/", "").replace(root, ".") for text in dataset.listing.notes]
     is_noted = unused or "/" in used[0]
     assert notes == [f"images are taken {note}"] if is_noted else notes == []
 
