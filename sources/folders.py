@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -113,7 +114,8 @@ def list_images(
     contents = source.read(range(len(paths)))
     for path, label, side, encoded in zip(paths, labels, sides, contents, strict=True):
         label = printable_label(label)
-        key = os.fsencode(same_form(f"{label}/{os.path.basename(path)}"))
+        file = same_form(os.path.basename(path)).encode(errors="surrogateescape")
+        key = f"{label}/".encode() + file
         entries.append(Entry(one_line(path), label, digest(encoded), side, key))
     classes = {label: label for label in sorted({entry.label for entry in entries})}
     return Listing(one_line(name), source, entries, classes, notes)
@@ -121,7 +123,7 @@ def list_images(
 
 def printable_label(name: str) -> str:
     """Return the class that a name of a folder, or a cell of a table, stands for."""
-    return one_line(same_form(name))
+    return unicodedata.normalize("NFC", one_line(name))
 
 
 def describe_unread(paths: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ images; beside a split may be other splits. All of this follows from how many im
 in which folder.
 """
 
+import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -74,8 +75,11 @@ def split_of(name: str) -> str | None:
 
 
 def same_form(name: str) -> str:
-    """Return a name as names are compared: archives packed on a Mac write é as two characters."""
-    return unicodedata.normalize("NFC", name)
+    """Return the name of a file or folder as names are compared, under every locale.
+
+    Archives packed on a Mac write é as two characters.
+    """
+    return unicodedata.normalize("NFC", os.fsencode(name).decode(errors="surrogateescape"))
 
 
 def _list(folders: Iterable[Parts], title: Callable[[Parts], str]) -> str:

@@ -89,7 +89,7 @@ def _read_table(path: str) -> Table:
             first = file.readline()
             file.seek(0)
             reader = csv.reader(file, delimiter=max(",;\t", key=first.count))
-            cells = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
+            cells = [(reader.line_num, list(map(_as_name, line))) for line in reader]
     except OSError as error:
         raise Refusal(f"{title}: {error.strerror}") from None
     except (ValueError, csv.Error) as error:
@@ -104,6 +104,11 @@ def _read_table(path: str) -> Table:
     wrong = [f"line {n} has {len(row)} cells" for n, row in filled if len(row) != len(columns)]
     table.refuse(wrong, f"; the first line has {len(columns)}")
     return table
+
+
+def _as_name(cell: str) -> str:
+    """Return a cell as Python gives names of files, which depends on the locale."""
+    return os.fsdecode(cell.strip().encode())
 
 
 def _choose_columns(
@@ -176,7 +181,7 @@ def _find_files(table: Table, folder: str, names: list[str], left_out: Sequence[
     A name is relative to the table or to one folder below it, with its ending or without.
     """
     images = _index_images(folder, left_out)
-    found = [_match(folder, same_form(name.replace("\\", "/")), images) for name in names]
+    found = [_match(folder, name.replace("\\", "/"), images) for name in names]
     # Of folders that hold files of the same names, one that holds all of them is meant.
     counts = Counter(base for matches in found for base in matches)
     whole = [base for base in counts if counts[base] == len(names)]
@@ -214,7 +219,7 @@ def _match(
     exact = os.path.normpath(os.path.join(folder, name))
     if os.path.isfile(exact):
         return {"": [exact]}
-    found = defaultdict(list)
+    name, found = same_form(name), defaultdict(list)
     for form, path in images.get(os.path.basename(name), ()):
         if f"/{form}".endswith(f"/{name}"):
             found[form.removesuffix(name)].append(path)

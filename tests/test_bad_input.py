@@ -146,7 +146,9 @@ def test_damaged_images_stop_the_run_and_can_be_left_out(tmp_path, monkeypatch, 
     command = [*ON_PETS, "--epochs", "1", "--name", "run"]
     assert exit_status(command) == 2
     first, *lines = capsys.readouterr().err.splitlines()
-    assert first.startswith("train.py: error: pets: 3 damaged images; fix or remove them, or leave")
+    assert first.startswith(
+        "train.py: error: pets: 3 images cannot be used; fix or remove them, or le"
+    )
     for line, (path, (_, reason)) in zip(lines, damaged.items(), strict=True):
         assert line.startswith(f"  {path}: {reason}")
     assert not any(tmp_path.glob("tensorboard/*"))

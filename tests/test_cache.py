@@ -105,6 +105,23 @@ def test_all_that_changes_features_changes_the_key(dataset, monkeypatch):
     assert len(set(keys)) == 7
 
 
+def test_of_many_damaged_images_some_are_named_and_all_are_in_a_file(tmp_path):
+    folder = write_images(tmp_path / "patterns")
+    for path in folder.glob("disc/*.png"):
+        path.write_bytes(path.read_bytes()[:300])
+    (folder / "stripes/0.png").write_bytes(b"")
+    for number in range(5):
+        (folder / f"stripes/new{number}.png").write_bytes(b"text")
+    dataset = data.load(str(folder))
+    with pytest.raises(Refusal) as caught:
+        extract(dataset, tmp_path / "cache")
+    first, *lines = str(caught.value).split("\n  ")
+    assert first.startswith("patterns: 14 images cannot be used; fix or remove them, or leave them")
+    listed = Path(first.partition("; all are in ")[2]).read_text("utf-8").splitlines()
+    assert lines == [*listed[:10], "and 4 more"] and len(listed) == 14
+    assert listed[8] == f"{folder}/stripes/0.png: empty"
+
+
 def test_damaged_images_are_all_named_or_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "SHARD", 1)
     monkeypatch.setattr(tasks, "cores", lambda: 1)
@@ -115,7 +132,7 @@ def test_damaged_images_are_all_named_or_left_out(tmp_path, monkeypatch):
     damaged = [dataset.names.index(str(folder / path)) for path in ("disc/1.png", "stripes/7.png")]
     # The second start finds in the cache what the first has passed before it found the damage.
     for _ in range(2):
-        with pytest.raises(Refusal, match=r"2 damaged images.*\n.*1\.png.*\n.*7\.png"):
+        with pytest.raises(Refusal, match=r"2 images cannot be used.*\n.*1\.png.*\n.*7\.png"):
             extract(dataset, tmp_path / "cache", threads=1)
         assert len(list(tmp_path.rglob("shard-*.json"))) < 12
     for _ in range(2):

@@ -1,7 +1,11 @@
 """Tables of files and labels give what class folders give; what they lack is told by line."""
 
+import os
+import unicodedata
+
 import numpy as np
 import pytest
+from conftest import run_python
 from image_files import classes, picture, refusal, write
 
 import data
@@ -50,6 +54,21 @@ def test_a_table_gives_the_bits_of_the_same_images_in_class_folders(tmp_path):
     first, second = data.load(f"{root}/labels.csv"), data.load(str(tmp_path / "in2"))
     assert first.fingerprint == second.fingerprint and first.listing.has_split
     assert sum(first.validation) == len(others)
+
+
+def test_letters_of_a_table_are_the_same_under_every_locale(tmp_path):
+    names = ["caf\xe9", "cafe\u0301", "\u96ea"]  # é as one character and as two
+    images = {
+        f"{name}-{i}.png": picture(10 * k + i) for k, name in enumerate(names) for i in range(9)
+    }
+    rows = [(name, unicodedata.normalize("NFC", name[:-6])) for name in images]
+    root = write(tmp_path, images | {"é.csv": table(["file", "label"], rows)})
+    dataset = data.load(f"{root}/é.csv")
+    assert dataset.class_names == ["caf\xe9", "\u96ea"]
+    code = "import sys, data; print(data.load(sys.argv[1]).fingerprint)"
+    users = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    told = run_python("-c", code, f"{root}/é.csv", env=users)
+    assert (told.stdout, told.stderr) == (f"{dataset.fingerprint}\n", "")
 
 
 IMAGES = {f"{place}/{name}.png": picture(i) for i, (place, name) in enumerate(
