@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from image_files import encode
+from image_files import TURN, encode
 from PIL import Image
 
 from runtime.tensorflow_setup import tf
@@ -36,7 +36,6 @@ def with_chunk(kind, content):
     return encode(PIXELS)[:33] + chunk(kind, content) + encode(PIXELS)[33:]
 
 
-TURN = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
 LARGE = zlib.compress(np.random.default_rng(1).integers(97, 122, 2**21, np.uint8).tobytes())
 EXACT = {
     "rgb": (encode(PIXELS), PIXELS),
