@@ -168,15 +168,19 @@ def _require_distinct(inside: Iterable[Parts], title: Callable[[Parts], str]) ->
 
 
 def _describe_prepared(root: str) -> str | None:
-    """Return how to use a folder that TFDS prepared: DATA_DIR/NAME[/CONFIG]/VERSION, or above."""
-    for depth in range(4):
-        for path in sorted(Path(root).absolute().glob("*/" * depth + PREPARED)):
-            try:
-                name = json.loads(path.read_text(encoding="utf-8"))["name"]
-            except (OSError, ValueError, TypeError, KeyError):
-                continue
-            above = next((parent for parent in path.parents if parent.name == name), None)
-            if above:
-                use = f"--data tfds:{name} with TFDS_DATA_DIR={above.parent}"
-                return one_line(f"TFDS prepared this data set; give {use}")
-    return None
+    """Return how to use data sets that TFDS prepared: DATA_DIR/NAME[/CONFIG]/VERSION or above."""
+    data_dirs = {}
+    patterns = ("*/" * depth + PREPARED for depth in range(4))
+    for path in (path for pattern in patterns for path in Path(root).absolute().glob(pattern)):
+        try:
+            name = json.loads(path.read_text(encoding="utf-8"))["name"]
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+        for parent in path.parents:
+            if parent.name == name:
+                data_dirs[name] = parent.parent
+    if not data_dirs:
+        return None
+    names = " or ".join(f"--data tfds:{name}" for name in sorted(data_dirs))
+    place = f"with TFDS_DATA_DIR={next(iter(data_dirs.values()))}"
+    return one_line(f"it was prepared by TFDS; give {names} {place}")

@@ -22,7 +22,7 @@ Groups = dict[Parts, Counter[str]]  # {folder of class folders: {class: images}}
 SPLITS = {
     "train": "train|training",
     "validation": "validation|validate|valid|val|dev|eval|evaluation|holdout",
-    "test": "test|testing|pred|prediction",
+    "test": "test|testing|pred|predict|predictions?|unlabell?ed",
 }
 SPLIT = r"(?<![a-z])({})(set|data|images)?(?![a-z])"
 FILLERS = r"set|data|images?|photos?|\d|[^a-z]"  # what tells nothing beside the word for a split

@@ -182,10 +182,7 @@ def _find_files(table: Table, folder: str, names: list[str], left_out: Sequence[
     """
     images = _index_images(folder, left_out)
     found = [_match(folder, name.replace("\\", "/"), images) for name in names]
-    # Of folders that hold files of the same names, one that holds all of them is meant.
-    counts = Counter(base for matches in found for base in matches)
-    whole = [base for base in counts if counts[base] == len(names)]
-    base = "" if "" in whole else whole[0] if len(whole) == 1 else None
+    base = _choose_base(table, found)
     problems, paths = [], []
     for line, name, matches in zip(table.lines, names, found, strict=True):
         groups = list(matches.values()) if base is None else [matches[base]]
@@ -194,11 +191,27 @@ def _find_files(table: Table, folder: str, names: list[str], left_out: Sequence[
             paths += places
         elif places:
             several = " or ".join(map(one_line, places))
-            problems.append(f"line {line}: {one_line(name)} may be {several}")
+            advice = "move the table into the folder of its images"
+            problems.append(f"line {line}: {one_line(name)} may be {several}; {advice}")
         else:
             problems.append(f"line {line}: no image {one_line(name)} is beside or below the table")
     table.refuse(problems)
     return paths
+
+
+def _choose_base(table: Table, found: list[dict[str, list[str]]]) -> str | None:
+    """Return the folder that is meant where several hold files of the same names; None: no one.
+
+    It holds all that the table names, and is of the same split: of train.csv in train/ and not in
+    test/.
+    """
+    counts = Counter(base for matches in found for base in matches)
+    whole = [base for base in counts if counts[base] == len(found)]
+    split = split_of(os.path.basename(table.title))
+    alike = [base for base in whole if split_of(base) == split]
+    if "" in whole:
+        return ""
+    return next((bases[0] for bases in (alike, whole) if len(bases) == 1), None)
 
 
 def _index_images(folder: str, left_out: Sequence[str]) -> dict[str, list[tuple[str, str]]]:

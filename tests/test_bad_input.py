@@ -142,6 +142,7 @@ def test_damaged_images_stop_the_run_and_can_be_left_out(tmp_path, monkeypatch, 
         "pets/dog/text.jpg": (b"some text", "damaged, or not a"),
     }
     content = {path: content for path, (content, _) in damaged.items()}
+    content["pets/dog/0.png"] = PETS["pets/cat/0.png"]
     monkeypatch.chdir(write(tmp_path, PETS | content))
     command = [*ON_PETS, "--epochs", "1", "--name", "run"]
     assert exit_status(command) == 2
@@ -156,6 +157,8 @@ def test_damaged_images_stop_the_run_and_can_be_left_out(tmp_path, monkeypatch, 
     assert exit_status([*command, "--skip-damaged"]) == 0
     assert "note: 3 damaged images are left out" in capsys.readouterr().out
     found = results.read_config(Path("tensorboard/run")).data
+    equal = Path("tensorboard/run/duplicates.txt").read_text().split("\t")
+    assert equal[0].startswith("pets/cat/0.png (cat, ") and equal[1].endswith(")\n")
     assert found.left_out == list(damaged)
     assert [sum(sides) for sides in zip(found.train, found.validation, strict=True)] == [4, 4]
     assert "because damaged: 3 images (pets/" in Path("tensorboard/run/summary.md").read_text()

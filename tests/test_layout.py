@@ -14,6 +14,8 @@ VEHICLES = classes(4, 4, 4, names=["bus", "plane", "train"])
 LAYOUTS = {
     "train alone": (TRAIN, ["train"], ""),
     "unlabelled": (TRAIN | classes(2, names=["test"]), ["train"], "2 in test"),
+    "to be predicted": (TRAIN | classes(2, names=["images to predict"]), ["train"],
+        "2 in images to predict"),
     "unknown": (TRAIN | {"test/any/0.png": b"x"}, ["train"], "1 in test/any"),
     "two": (
         TRAIN | classes(2, 1, prefix="test/") | classes(2, 1, prefix="valid/"),

@@ -277,7 +277,7 @@ def test_a_damaged_data_set_is_named_with_its_folder(tfds_dir, tmp_path, monkeyp
 @pytest.mark.parametrize("place", ["", "tiny_split", "tiny_split/1.0.0"])
 def test_a_folder_that_tfds_prepared_says_how_it_is_used(tfds_dir, tmp_path, place):
     shutil.copytree(tfds_dir / "tiny_split", tmp_path / "tiny_split")
-    use = f"give --data tfds:tiny_split with TFDS_DATA_DIR={tmp_path}"
+    use = f"it was prepared by TFDS; give --data tfds:tiny_split with TFDS_DATA_DIR={tmp_path}"
     assert refusal(tmp_path / place).endswith(use)
 
 

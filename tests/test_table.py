@@ -94,6 +94,17 @@ def test_files_are_found_beside_or_below_the_table(tmp_path, names, found):
     assert sorted(places) == found.split()
 
 
+def test_of_folders_with_equal_names_the_one_of_the_tables_split_is_taken(tmp_path):
+    images = {f"{side}/{i}.png": picture(9 * k + i) for k, side in enumerate(["test", "train"])
+              for i in range(4)}  # fmt: skip
+    content = table(["id", "label"], [(i, "ab"[i % 2]) for i in range(4)])
+    root = write(tmp_path, images | {"trainLabels.csv": content, "labels.csv": content})
+    assert all("/train/" in entry.name for entry in list_table(f"{root}/trainLabels.csv").entries)
+    first, line, *_ = refusal(f"{root}/labels.csv").split("\n  ")
+    assert first == f"{root}/labels.csv: 4 problems"
+    assert line.endswith("/train/0.png; move the table into the folder of its images")
+
+
 def test_a_one_hot_table_needs_one_1_in_each_line(tmp_path):
     images = {f"{i}.png": picture(i) for i in range(12)}
     rows = [(f"{i}.png", *np.eye(3)[i % 3], i) for i in range(12)]
