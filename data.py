@@ -218,8 +218,8 @@ def _class_notes(dataset: Dataset) -> list[str]:
     (least, small), (most, large) = sizes[0], sizes[-1]
     if most > IMBALANCE * least:
         notes.append(f"unbalanced: {most} training images of {large}, {least} of {small}")
-    share = counts[large][1] / sum(dataset.validation)
-    if most > MOST * sum(~dataset.validation):
+    if most > MOST * (~dataset.validation).sum():
+        share = counts[large][1] / dataset.validation.sum()
         score = f"the accuracy of always answering it is {share:.4f}"
         notes.append(f"most training images are of one class, {large}; {score}")
     few = [f"{name} {held_out}" for name, (_, held_out) in counts.items() if 0 < held_out < FEW]

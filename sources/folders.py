@@ -26,6 +26,8 @@ SYSTEM_FOLDERS = (
 NEEDED = f"needed are CLASS/* or train/CLASS/* with {' '.join(EXTENSIONS)}"
 PREPARED = "dataset_info.json"  # TFDS writes it beside the files of a data set
 
+Image = tuple[str, str, bool | None]  # path, class, and whether it is for validation
+
 
 @dataclass
 class Folder:
@@ -98,17 +100,13 @@ def list_folder(root: str, left_out: Sequence[str] = ()) -> Listing:
         notes.append(f"folders without images of their own are not classes: {join_some(empty)}")
     images = {parts: folders[parts].images for parts in inside}
     _require_distinct(images, title)
-    return list_images(
-        os.path.basename(os.path.abspath(root)),
-        ((path, parts[-1], sides[parts[:-1]]) for parts in images for path in images[parts]),
-        notes,
-    )
+    name = os.path.basename(os.path.abspath(root))
+    listed = ((path, parts[-1], sides[parts[:-1]]) for parts in images for path in images[parts])
+    return list_images(name, listed, notes)
 
 
-def list_images(
-    name: str, images: Iterable[tuple[str, str, bool | None]], notes: list[str]
-) -> Listing:
-    """Return the listing of image files: path, class, and whether it is for validation."""
+def list_images(name: str, images: Iterable[Image], notes: list[str]) -> Listing:
+    """Return the listing of image files."""
     paths, labels, sides = zip(*images, strict=True)
     source, entries = FileParts([(path, 0, -1) for path in paths]), []
     contents = source.read(range(len(paths)))

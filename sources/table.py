@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from runtime.messages import Refusal, join_some, one_line, problem_list
-from sources.folders import TABLES, list_images, scan
+from sources.folders import TABLES, Image, list_images, scan
 from sources.layout import same_form, split_of
 from sources.source import Listing
 
@@ -62,24 +62,27 @@ def list_table(path: str, columns: str | None = None, left_out: Sequence[str] = 
     labels = _read_one_hot(table, {file, split}) if label is None else table.cells(label)
     paths = _find_files(table, os.path.dirname(path), table.cells(file), left_out)
     splits = [None if split is None else sides[row[split]] for row in table.rows]
-    images, problems = {}, []  # {path: (label, side)}
-    for line, place, label, side in zip(table.lines, paths, labels, splits, strict=True):
-        if not label:
-            problems.append(f"line {line} has no label")
-        elif images.setdefault(place, (label, side)) != (label, side):
-            problems.append(f"line {line}: {one_line(place)} has another label or split before")
-    table.refuse(problems)
+    images = _merge_lines(table, list(zip(paths, labels, splits, strict=True)))
     if len(images) < len(paths):
         notes.append(f"{len(paths) - len(images)} lines of {table.title} repeat an image")
+    return list_images(os.path.splitext(os.path.basename(path))[0], images, notes)
 
-    def order(place: str) -> tuple:
-        label, side = images[place]
-        return bool(side), *map(os.fsencode, (label, os.path.basename(place), place))
 
-    name = os.path.splitext(os.path.basename(path))[0]
-    return list_images(
-        name, ((place, *images[place]) for place in sorted(images, key=order)), notes
-    )
+def _merge_lines(table: Table, images: list[Image]) -> list[Image]:
+    """Return each image once, in the order of class folders: by side, class and name."""
+    seen, problems = {}, []
+    for line, (path, *image) in zip(table.lines, images, strict=True):
+        if not image[0]:
+            problems.append(f"line {line} has no label")
+        elif seen.setdefault(path, image) != image:
+            problems.append(f"line {line}: {one_line(path)} has another label or split before")
+    table.refuse(problems)
+
+    def order(image: Image) -> tuple:
+        path, label, side = image
+        return bool(side), *map(os.fsencode, (label, os.path.basename(path), path))
+
+    return sorted(set(images), key=order)
 
 
 def _read_table(path: str) -> Table:
@@ -99,6 +102,8 @@ def _read_table(path: str) -> Table:
         raise Refusal(f"{title} has no lines below the names of its columns")
     (_, columns), *filled = filled
     lines, rows = zip(*filled, strict=True)
+    if alike := [name for name, count in Counter(columns).items() if name and count > 1]:
+        raise Refusal(f"{title} has several columns named {one_line(', '.join(alike))}")
     named = [dict(zip(columns, cells, strict=False)) for cells in rows]
     table = Table(title, columns, list(lines), named)
     wrong = [f"line {n} has {len(row)} cells" for n, row in filled if len(row) != len(columns)]

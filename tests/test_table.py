@@ -160,6 +160,11 @@ WRONG = {
         "file",
         ": --columns file must be FILE,LABEL[,SPLIT]; it has the columns",
     ),
+    "columns alike": (
+        table(["id", "dx", "dx"], [[1, 2, 3]]),
+        None,
+        " has several columns named dx",
+    ),
     "a short line": (labelled(["2.png"]), None, ": line 4 has 1 cells; the first line has 2"),
     "numbered folds": (FOLDS, None, ": its column fold holds 0, 1; needed are train, and valid"),
     "no label": (labelled(["2.png", ""]), None, ": line 4 has no label"),
