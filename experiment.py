@@ -55,6 +55,8 @@ def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None =
     folder = Path(settings.logdir) / settings.name
     _require_new(folder, settings)
     conditions, dataset = _load(settings)
+    is_given = settings.validation_fraction != Settings.validation_fraction
+    data.check_flags(dataset, is_given, settings.tune)
     with _open_executor(ray, dataset, settings) as executor:
         prepared = _prepare(settings, schedules, conditions, dataset, executor)
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +96,8 @@ def _require_new(folder: Path, settings: Settings) -> None:
 def _load(settings: Settings) -> tuple[Conditions, data.Dataset]:
     """Load the data and print what they are; the conditions are those of today's versions."""
     source = settings.data, settings.train, settings.test, settings.validation_fraction
-    dataset = data.load(*source, left_out=(settings.logdir, settings.cache_dir))
+    named = {"columns": settings.columns, "keys": settings.keys}
+    dataset = data.load(*source, left_out=(settings.logdir, settings.cache_dir), **named)
     count = int(dataset.validation.sum())
     sides = f"{len(dataset.rows) - count} training and {count} validation images"
     print(f"{dataset.name}: {sides} of {len(dataset.class_names)} classes")
@@ -151,7 +154,7 @@ def _prepare(
     )
     cached = len(dataset.labels) - len(computed.damaged) - computed.computed
     print(f"features: {computed.computed} computed, {cached} from {computed.stores[0].directory}")
-    remarks = data.remark_notes(dataset, computed.remarks)
+    remarks = data.remark_notes(dataset.names, computed.remarks)
     notes = [*dataset.notes, *remarks]
     left_out = [dataset.names[row] for row in sorted(computed.damaged)]
     if left_out:
@@ -178,6 +181,8 @@ def _complete(folder: Path, prepared: Prepared, executor: Executor) -> None:
     names = [dataset.names[i] for i in np.flatnonzero(dataset.validation)]
     runs.recover(folder)
     results.write_config(folder, config, names)
+    if equal := data.list_duplicates(dataset):
+        files.write_atomically(folder / data.DUPLICATES, equal)
     print(_describe_link(folder, "seed-0"))
     try:
         # The reference is solved on one core while the others train.

@@ -1,9 +1,10 @@
-"""Ask an exported model what images show: for each the class, its probability, and the second.
+"""Ask an exported model what images show: the class and the second, with their probabilities.
 
 python predict.py best.tflite photo.jpg photos/
 python predict.py best.tflite photos/ --json        # one JSON object a line
 """
 
+import itertools
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+import data
 from features import litert
 from runtime import cli, tasks
 from runtime.messages import Refusal, one_line
@@ -42,41 +44,74 @@ def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray
         raise Refusal(f"{path}: {reason}; {advice}") from None
 
 
-def find_images(path: str) -> list[str]:
-    """Return the images in a folder as training finds them, or a file; raises Refusal."""
-    if not os.path.isdir(path):
-        return [path]
-    images = [image for images, _ in folders.scan(path).values() for image in images]
-    if not images:
-        raise Refusal(f"{path}: no {' '.join(folders.EXTENSIONS)} in this folder")
-    return images
+def find_images(path: str) -> tuple[list[str], list[str]]:
+    """Return the images in a folder as training finds them, and what else may be one; or a file.
+
+    A file that is named itself counts as what it would be in a folder. Raises Refusal.
+    """
+    if os.path.isdir(path):
+        found = folders.scan(path).values()
+        images = [image for folder in found for image in folder.images]
+        return images, [other for folder in found for other in folder.others]
+    return ([path], []) if path.lower().endswith(folders.EXTENSIONS) else ([], [path])
+
+
+def ask(
+    names: list[str],
+    model: Callable[[np.ndarray], np.ndarray],
+    encoded: bytes | OSError,
+    remarks: list[str],
+) -> dict[str, str | float]:
+    """Return what a model says of an image, or why it cannot; adds what the user should know."""
+    try:
+        probabilities = model(decode(encoded, remarks)[None])[0]
+    except DamagedImage as error:
+        return {"error": str(error)}
+    # Of equal ones the first, as in training.
+    first, second = np.argsort(-probabilities, kind="stable")[:2]
+    answer = {"class": names[first], "probability": float(probabilities[first])}
+    return answer | {"second": names[second], "second_probability": float(probabilities[second])}
+
+
+def show(path: str, answer: dict[str, str | float], as_json: bool) -> None:
+    """Print the answer for an image on one line; an error to standard error, unless it is JSON."""
+    if as_json:
+        print(json.dumps({"path": path} | answer))
+    elif "error" in answer:
+        print(f"predict.py: {one_line(path)}: {answer['error']}", file=sys.stderr)
+    else:
+        line = "{class} {probability:.4f}, then {second} {second_probability:.4f}"
+        print(f"{one_line(path)}: {line.format(**answer)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a line for each image; return 1 if an image is damaged, 2 if nothing can be done."""
+    """Print a line for each image; return 1 if one has no answer, 2 if nothing can be done."""
     parser = cli.Parser("predict.py", __doc__)
     parser.add_argument("model", type=Path, help="a .tflite or .keras file of train.py --export")
     parser.add_argument("images", nargs="+", help="images, or folders of images")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     given = parser.parse_args(arguments)
     try:
-        paths = [path for argument in given.images for path in find_images(argument)]
+        found = [find_images(argument) for argument in given.images]
+        paths, others = (list(itertools.chain(*lists)) for lists in zip(*found, strict=True))
+        notes = [folders.describe_unread(others)] if others else []
+        if not paths:
+            absent = f"{', '.join(given.images)}: no {' '.join(folders.EXTENSIONS)}"
+            raise Refusal("; ".join([absent, *notes]))
         names, model = load_model(given.model)
     except Refusal as error:
         return cli.refuse("predict.py", error)
-    status, images = 0, FileParts([(path, 0, -1) for path in paths])
-    for path, encoded in zip(paths, images.read(range(len(paths))), strict=True):
-        try:
-            probabilities = model(decode(encoded)[None])[0].copy()
-        except DamagedImage as error:
-            print(f"predict.py: {one_line(path)}: {error}", file=sys.stderr)
-            status = 1
-            continue
-        # Of equal ones the first, as in training.
-        first, second = (names[i] for i in np.argsort(-probabilities, kind="stable")[:2])
-        answer = {"path": path, "class": first, "probability": float(probabilities.max())}
-        line = f"{one_line(path)}: {first} {answer['probability']:.4f}, then {second}"
-        print(json.dumps(answer | {"second": second}) if given.json else line)
+    status, remarks, images = int(bool(others)), {}, FileParts([(path, 0, -1) for path in paths])
+    for number, encoded in enumerate(images.read(range(len(paths)))):
+        answer = ask(names, model, encoded, found := [])
+        show(paths[number], answer, given.json)
+        status |= "error" in answer
+        if found:
+            remarks[number] = "; ".join(found)
+    for path in others if given.json else ():
+        show(path, {"error": "not read"}, as_json=True)
+    for note in notes + data.remark_notes(list(map(one_line, paths)), remarks):
+        print(f"note: {note}", file=sys.stderr)
     return status
 
 

@@ -2,6 +2,7 @@
 
     CACHE/KEY/features.f32       float32 (N, 1280), row by row; KEY is the hash from `key`
     CACHE/KEY/shard-00000.json   sha256 of 256 rows, damaged images of them
+    CACHE/KEY/damaged.txt        all damaged images, where they are too many to be printed
 
 A shard counts only if its record exists and the checksum of its rows is right; the record is
 written after the rows. So extraction can be killed at any moment and continues from there, and two
@@ -26,16 +27,16 @@ import model
 from features.engines import ENGINES, Images, engine, versions
 from model import Recipe
 from runtime import files, tasks
-from runtime.messages import Refusal, describe, problem_list
+from runtime.messages import NAMED, Refusal, describe, problem_list
 from sources import decoding
 from sources.source import Source, digest
 
-FORMAT = 5  # raise it when what is stored, or how it is computed, changes
+FORMAT = 6  # raise it when what is stored, or how it is computed, changes
 SHARD = 256  # rows; at the end a core waits for another's last shard, about a second
 # Each task costs Ray's driver milliseconds, so of a large data set it takes several shards.
 SHARDS_A_TASK = 32  # at most
 TASKS_A_WORKER = 50  # at least; with fewer, workers would wait long for the last ones
-ROWS = "features.f32"
+ROWS, DAMAGED = "features.f32", "damaged.txt"
 LARGE = 1e9  # bytes of a cache that are worth a note before they are written
 
 
@@ -171,7 +172,12 @@ def extract(
     if damaged and not skip_damaged:
         problems = [f"{dataset.names[row]}: {damaged[row]}" for row in sorted(damaged)]
         advice = "; fix or remove them, or leave them out with --skip-damaged"
-        raise Refusal(problem_list(dataset.name, problems, "damaged images", advice))
+        if len(problems) > NAMED:
+            path = stores[0].directory / DAMAGED
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_atomically(path, "\n".join([*problems, ""]))
+            advice += f"; all are in {path}"
+        raise Refusal(problem_list(dataset.name, problems, "images cannot be used", advice))
     return Features(stores, damaged, remarks, computed)
 
 

@@ -34,10 +34,12 @@ def join_some(names: Sequence[str]) -> str:
 
 
 def problem_list(name: str, problems: Sequence[str], kind="problems", advice="") -> str:
-    """Return one line for one problem; for more, their number and then one line each."""
+    """Return one line for one problem; for more, their number and a line for each of the first."""
     if len(problems) == 1:
         return f"{name}: {problems[0]}{advice}"
-    return "\n  ".join([f"{name}: {len(problems)} {kind}{advice}", *problems])
+    more = [f"and {len(problems) - NAMED:,} more"] if len(problems) > NAMED else []
+    first = f"{name}: {len(problems):,} {kind}{advice}"
+    return "\n  ".join([first, *problems[:NAMED], *more])
 
 
 def first_line(error: Exception) -> str:

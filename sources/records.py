@@ -15,13 +15,18 @@ from sources.source import Entry, FileParts, Listing, digest
 
 # The keys that TensorFlow's own image data sets use.
 KEYS, TEXT_KEY = ("image/encoded", "image/class/label"), "image/class/text"
+OTHER_KEYS = ", or --keys IMAGE,LABEL where they have other names"
 
 
-def list_files(train: str, test: str) -> Listing:
+def list_files(train: str, test: str, keys: str | None = None) -> Listing:
     """Return what is in the TFRecord files that two globs match; raises Refusal.
 
-    The classes are the integers that occur as labels, named by TEXT_KEY if it tells names.
+    `keys` is IMAGE,LABEL where they are not KEYS. The classes are the integers that occur as
+    labels, named by TEXT_KEY if it tells names.
     """
+    image_key, _, label_key = keys.partition(",") if keys is not None else (KEYS[0], "", KEYS[1])
+    if not (image_key and label_key):
+        raise Refusal(f"--keys must be IMAGE,LABEL, got {one_line(keys)!r}")
     files = []
     for flag, pattern, validation in (("--train", train, False), ("--test", test, True)):
         paths = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
@@ -29,7 +34,7 @@ def list_files(train: str, test: str) -> Listing:
             raise Refusal(f"{flag} {pattern!r} matches no file")
         files += [(path, validation) for path in paths]
     name = os.path.basename(os.path.dirname(os.path.abspath(train)))
-    return list_records(one_line(name), files, *KEYS)
+    return list_records(one_line(name), files, image_key, label_key)
 
 
 def list_records(
@@ -67,7 +72,7 @@ def list_records(
             count = f"{len(faulty)} of {number + 1} records cannot be used (first: {faulty[0]})"
             have = one_line(", ".join(sorted(present))) or "no keys"
             needed = f"needed are one image in {image_key} and one class from 0 in {label_key}"
-            problems.append(f"{title}: {count}; they have {have}; {needed}")
+            problems.append(f"{title}: {count}; they have {have}; {needed}{OTHER_KEYS}")
         elif number < 0:
             notes.append(f"{title} is empty")
     if problems:
@@ -78,7 +83,7 @@ def list_records(
 def _class_names(texts: dict[int, set[bytes]]) -> dict[int, str]:
     """Return {label: its text}, or its digits unless each label has one text of its own."""
     labels = sorted(texts)
-    names = [text.decode(errors="replace") for label in labels for text in texts[label]]
+    names = [one_line(text.decode(errors="replace")) for label in labels for text in texts[label]]
     if "" in names or not len(labels) == len(names) == len(set(names)):
         names = map(str, labels)
-    return dict(zip(labels, map(one_line, names), strict=True))
+    return dict(zip(labels, names, strict=True))

@@ -55,6 +55,11 @@ class Listing:
     classes: dict[int | str, str]  # {label: name}
     notes: list[str]  # what the user should know
 
+    @property
+    def has_split(self) -> bool:
+        """Whether the source says of its images on which side they are."""
+        return all(entry.validation is not None for entry in self.entries)
+
 
 def digest(encoded: bytes | OSError) -> bytes:
     """Return the sha256 of an encoded image; one that cannot be read counts as empty."""

@@ -2,6 +2,7 @@
 
     NAME/config.json                     settings, schedules, data, conditions of all runs
     NAME/validation-images.txt           names of the validation images, in the order of the .npz
+    NAME/duplicates.txt                  equal images in two classes or on both sides, if any
     NAME/SCHEDULE/seed-K/train/          event files of TensorBoard
     NAME/SCHEDULE/seed-K/validation/
     NAME/SCHEDULE/seed-K/weights.npz     all that was trained, at the end

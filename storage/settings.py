@@ -37,10 +37,14 @@ class Settings:
     # fmt: off
     schedule: list[str] = flag((), schedulers.NAMES_HELP, nargs="+", metavar="NAME")
     name: str = flag(None, "of this experiment's folder in --logdir (default: the time)")
-    data: str | None = flag("digits", "digits, tfds:NAME, or a folder of images by class, with a "
-        "split or without")
+    data: str | None = flag("digits", "digits, tfds:NAME, a folder of images by class, with a "
+        "split or without, or a table.csv of files and labels")
+    columns: str | None = flag(None, "of the table, where they have unusual names",
+        metavar="FILE,LABEL[,SPLIT]")
     train: str | None = flag(None, "TFRecords to train on, instead of --data", metavar="GLOB")
     test: str | None = flag(None, "TFRecords to validate on, with --train", metavar="GLOB")
+    keys: str | None = flag(None, "of the TFRecords (default: image/encoded,image/class/label)",
+        metavar="IMAGE,LABEL")
     validation_fraction: float = flag(0.2, "part held out where the data have no validation split",
         **FRACTION)
     image_size: int = flag(224, "side in pixels to which images are resized; "

@@ -11,6 +11,9 @@ from PIL import Image
 import data
 from runtime.messages import Refusal
 
+# EXIF data that tell of a picture turned by 90 degrees.
+TURN = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
+
 
 def encode(image, kind="PNG", **options):
     """Return the bytes of an image file; `image` is an array or a Pillow image."""

@@ -15,6 +15,8 @@ from storage import results
 
 EXP = ["--schedule", "exp"]
 PETS = classes(4, 4, prefix="pets/", names=["cat", "dog"])
+SPLIT = classes(4, 4, prefix="pets/train/") | classes(3, 3, prefix="pets/val/")
+FEW = classes(2, 2, prefix="pets/")
 ON_PETS = [*EXP, "--data", "pets", "--image-size", "32", "--cache-dir", "cache"]
 OWN = {"own.py": b"def falling(epoch, lr): return lr - epoch\ndef zero(epoch, lr): return 0\n"}
 
@@ -48,6 +50,14 @@ CASES = {
     "two sources": ({}, [*ON_PETS, "--train", "a"], "--data does not go with --train and --test"),
     "half of records": ({}, [*EXP, "--train", "a*"], "TFRecords need --train and --test"),
     "resume and more": ({}, ["--resume", "x", "--seeds", "9"], "--resume DIR takes no other flags"),
+    "a vain fraction": (SPLIT, [*ON_PETS, "--validation-fraction", "0.3"], "it changes nothing; "),
+    "tune two images": (FEW, [*ON_PETS, "--tune"], "pets: --tune holds out training images of"),
+    "columns of a folder": (
+        PETS,
+        [*ON_PETS, "--columns", "a,b"],
+        "--columns goes with --data FILE",
+    ),
+    "no such table": ({}, [*EXP, "--data", "x.csv"], "x.csv: No such file or directory"),
     "no such folder": ({}, ON_PETS, "pets: no such folder"),
     "no such records": ({}, [*EXP, "--train", "a*", "--test", "b"], "--train 'a*' matches no file"),
     "no weights": (PETS, [*ON_PETS, "--weights", "gone.h5"], "gone.h5: No such file"),
@@ -132,11 +142,14 @@ def test_damaged_images_stop_the_run_and_can_be_left_out(tmp_path, monkeypatch, 
         "pets/dog/text.jpg": (b"some text", "damaged, or not a"),
     }
     content = {path: content for path, (content, _) in damaged.items()}
+    content["pets/dog/0.png"] = PETS["pets/cat/0.png"]
     monkeypatch.chdir(write(tmp_path, PETS | content))
     command = [*ON_PETS, "--epochs", "1", "--name", "run"]
     assert exit_status(command) == 2
     first, *lines = capsys.readouterr().err.splitlines()
-    assert first.startswith("train.py: error: pets: 3 damaged images; fix or remove them, or leave")
+    assert first.startswith(
+        "train.py: error: pets: 3 images cannot be used; fix or remove them, or le"
+    )
     for line, (path, (_, reason)) in zip(lines, damaged.items(), strict=True):
         assert line.startswith(f"  {path}: {reason}")
     assert not any(tmp_path.glob("tensorboard/*"))
@@ -144,6 +157,8 @@ def test_damaged_images_stop_the_run_and_can_be_left_out(tmp_path, monkeypatch, 
     assert exit_status([*command, "--skip-damaged"]) == 0
     assert "note: 3 damaged images are left out" in capsys.readouterr().out
     found = results.read_config(Path("tensorboard/run")).data
+    equal = Path("tensorboard/run/duplicates.txt").read_text().split("\t")
+    assert equal[0].startswith("pets/cat/0.png (cat, ") and equal[1].endswith(")\n")
     assert found.left_out == list(damaged)
     assert [sum(sides) for sides in zip(found.train, found.validation, strict=True)] == [4, 4]
     assert "because damaged: 3 images (pets/" in Path("tensorboard/run/summary.md").read_text()

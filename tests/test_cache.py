@@ -95,17 +95,34 @@ def test_a_damaged_shard_is_named_and_made_again(dataset, tmp_path, capsys, dama
 
 
 def test_all_that_changes_features_changes_the_key(dataset, monkeypatch):
-    relabelled = replace(dataset, labels=dataset.labels[::-1], names=dataset.names[::-1])
+    relabelled = replace(dataset, labels=dataset.labels[::-1])
     recipe = Recipe(SIZE, "scale", "imagenet")
     others = {"image_size": 64, "preprocessing": "standardize", "weights": "random"}.items()
     recipes = [recipe, *(replace(recipe, **{name: value}) for name, value in others)]
     keys = [cache.key(dataset, recipe) for recipe in recipes]
     assert cache.key(relabelled, recipe) == keys[0]
-    keys.append(cache.key(replace(dataset, digests=dataset.digests[::-1]), recipe))
+    keys.append(cache.key(replace(dataset, rows=dataset.rows[::-1]), recipe))
     for name in ("engine", "decoder"):
         monkeypatch.setattr(cache, name, lambda: "another")
         keys.append(cache.key(dataset, recipe))
     assert len(set(keys)) == 7
+
+
+def test_of_many_damaged_images_some_are_named_and_all_are_in_a_file(tmp_path):
+    folder = write_images(tmp_path / "patterns")
+    for path in folder.glob("disc/*.png"):
+        path.write_bytes(path.read_bytes()[:300])
+    (folder / "stripes/0.png").write_bytes(b"")
+    for number in range(5):
+        (folder / f"stripes/new{number}.png").write_bytes(b"text")
+    dataset = data.load(str(folder))
+    with pytest.raises(Refusal) as caught:
+        extract(dataset, tmp_path / "cache")
+    first, *lines = str(caught.value).split("\n  ")
+    assert first.startswith("patterns: 14 images cannot be used; fix or remove them, or leave them")
+    listed = Path(first.partition("; all are in ")[2]).read_text("utf-8").splitlines()
+    assert lines == [*listed[:10], "and 4 more"] and len(listed) == 14
+    assert listed[8] == f"{folder}/stripes/0.png: empty"
 
 
 def test_damaged_images_are_all_named_or_left_out(tmp_path, monkeypatch):
@@ -118,7 +135,7 @@ def test_damaged_images_are_all_named_or_left_out(tmp_path, monkeypatch):
     damaged = [dataset.names.index(str(folder / path)) for path in ("disc/1.png", "stripes/7.png")]
     # The second start finds in the cache what the first has passed before it found the damage.
     for _ in range(2):
-        with pytest.raises(Refusal, match=r"2 damaged images.*\n.*1\.png.*\n.*7\.png"):
+        with pytest.raises(Refusal, match=r"2 images cannot be used.*\n.*1\.png.*\n.*7\.png"):
             extract(dataset, tmp_path / "cache", threads=1)
         assert len(list(tmp_path.rglob("shard-*.json"))) < 12
     for _ in range(2):

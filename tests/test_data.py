@@ -1,6 +1,5 @@
-"""Sides, fingerprints, notes and refusals of any source; layouts, names and links of folders."""
+"""Sides, fingerprints, notes and refusals of any source."""
 
-import os
 import pickle
 import random
 import shutil
@@ -13,8 +12,10 @@ from image_files import classes, picture, read_all, refusal, write
 
 import data
 from runtime.messages import Refusal
-from sources.decoding import DamagedImage, decode
+from sources.decoding import decode
 from sources.source import digest
+
+TRAIN = classes(20, 20, prefix="train/")
 
 
 def sides(dataset):
@@ -55,7 +56,7 @@ def test_an_image_of_a_large_class_stays_on_its_side_when_others_come_or_go(tmp_
 
 @pytest.mark.parametrize("fraction", [0.0, 0.2, 0.999])
 def test_every_class_is_on_both_sides_however_small(tmp_path, fraction):
-    files = {f"class{n}/{i}.png": b"x" for n in range(50) for i in range(2 + n % 3)}
+    files = {f"class{n}/{i}.png": b"%d" % i for n in range(50) for i in range(2 + n % 3)}
     dataset = data.load(write(tmp_path, files), validation_fraction=fraction)
     assert all(min(sizes) >= 1 for sizes in dataset.counts().values())
 
@@ -63,14 +64,14 @@ def test_every_class_is_on_both_sides_however_small(tmp_path, fraction):
 def test_the_fingerprint_follows_images_classes_and_sides_and_nothing_else(tmp_path):
     root = tmp_path / "one"
     dataset = data.load(write(root, classes(20, 20)))
-    assert (dataset.name, dataset.class_names, dataset.notes) == ("one", ["a", "b"], [])
+    assert (dataset.name, dataset.class_names, dataset.listing.notes) == ("one", ["a", "b"], [])
     assert dataset.names == [f"{root}/{path}" for path in sorted(classes(20, 20))]
     assert dataset.labels.dtype == np.int32 and list(dataset.labels) == [0] * 20 + [1] * 20
     copied = data.load(str(shutil.copytree(root, tmp_path / "elsewhere" / "two")))
     assert copied.fingerprint == dataset.fingerprint and sides(copied) == sides(dataset)
 
     other_side = data.load(str(root), validation_fraction=0.5)
-    renamed = replace(dataset, class_names=["a", "c"])
+    renamed = replace(dataset, listing=replace(dataset.listing, classes={"a": "a", "b": "c"}))
     relabelled = replace(dataset, labels=1 - dataset.labels)
     (root / "a" / "0.png").write_bytes(picture(99))
     datasets = [data.load(str(root)), dataset, other_side, renamed, relabelled]
@@ -92,31 +93,85 @@ def test_leaving_images_out_keeps_the_rest_and_both_sides_of_each_class(tmp_path
         dataset.without({40, 41, 42})
 
 
-def test_the_users_own_split_is_never_changed_and_imbalance_is_noted(tmp_path):
+def test_the_users_own_split_is_never_changed(tmp_path):
     files = {**classes(21, 2, prefix="train/"), **classes(2, 1, prefix="val/")}
     dataset = data.load(write(tmp_path, files))
-    assert dataset.notes == ["unbalanced: 21 training images of a, 2 of b"]
     smaller = dataset.without({0})
     np.testing.assert_array_equal(smaller.validation, dataset.validation[1:])
-    (tmp_path / "train/a/0.png").unlink()
-    assert data.load(str(tmp_path)).notes == []
     with pytest.raises(Refusal, match="and has 2 and 0"):
         dataset.without(dataset.rows[-1:])
 
 
-def test_validation_images_that_are_training_images_are_noted(tmp_path):
-    files = {**classes(2, 2, prefix="train/"), **classes(2, 2, prefix="val/")}
-    # Damaged alike is not the same image.
-    files |= {"train/a/empty.png": b"", "val/a/empty.png": b""}
-    files["val/b/1.png"] = files["train/b/0.png"]
-    pair = f"{tmp_path}/val/b/1.png (b) is {tmp_path}/train/b/0.png (b)"
-    note = "validation images are training images too"
-    assert data.load(write(tmp_path, files)).notes == [f"1 {note}, e.g. {pair}"]
+SIZES = {
+    "even": ([20, 20], [5, 5], []),
+    "six in ten": ([24, 16], [5, 5], []),
+    "most": (
+        [25, 10, 5], [6, 5, 5],
+        ["most training images are of one class, a; the accuracy of always answering it is 0.3750"],
+    ),
+    "unbalanced": ([22, 22, 2], [5, 5, 5], ["unbalanced: 22 training images of b, 2 of c"]),
+    "few": (
+        [20, 20, 20], [1, 5, 4],
+        ["classes with few validation images, so wide intervals: a 1, c 4"],
+    ),
+}  # fmt: skip
 
-    files["val/a/0.png"] = files["train/b/1.png"]
-    pair = f"{tmp_path}/val/a/0.png (a) is {tmp_path}/train/b/1.png (b)"
-    note = f"2 {note}, 1 of them with contradictory labels, e.g. {pair}"
-    assert data.load(write(tmp_path, files)).notes == [note]
+
+@pytest.mark.parametrize("train, validation, notes", SIZES.values(), ids=SIZES)
+def test_sizes_of_classes_that_matter_are_noted(tmp_path, train, validation, notes):
+    files = classes(*train, prefix="train/") | classes(*validation, prefix="val/")
+    assert data.load(write(tmp_path, files)).notes == notes
+
+
+def test_equal_images_on_both_sides_or_in_two_classes_are_noted_and_all_listed(tmp_path):
+    files = {**classes(6, 6, 6, prefix="train/"), **classes(6, 6, 6, prefix="val/")}
+    # Damaged alike is not the same image; twice in one class and side is no contradiction.
+    files |= {"train/a/empty.png": b"", "val/a/empty.png": b"", "train/b/empty.png": b""}
+    files["train/c/1.png"] = files["train/c/0.png"]
+    dataset = data.load(write(tmp_path, files))
+    assert (dataset.notes, data.list_duplicates(dataset)) == ([], "")
+    files["val/b/1.png"] = files["train/b/0.png"]
+    dataset = data.load(write(tmp_path, files))
+    pair = [f"{tmp_path}/train/b/0.png (b, training)", f"{tmp_path}/val/b/1.png (b, validation)"]
+    end = "; duplicates.txt lists all"
+    both = "validation images are training images too, e.g."
+    assert dataset.notes == [f"1 {both} {' is '.join(pair)}{end}"]
+    assert data.list_duplicates(dataset) == "\t".join(pair) + "\n"
+
+    for path in ("train/c/2.png", "train/c/3.png", "val/a/2.png"):
+        files[path] = files["train/a/1.png"]
+    files["val/c/0.png"] = files["val/b/0.png"]
+    dataset = data.load(write(tmp_path, files))
+    other = f"{tmp_path}/train/a/1.png (a, training) is {tmp_path}/"
+    assert dataset.notes == [
+        f"2 images are in two classes, e.g. {other}train/c/2.png (c, training){end}",
+        f"2 {both} {other}val/a/2.png (a, validation){end}",
+    ]
+    lines = [line.split("\t") for line in data.list_duplicates(dataset).splitlines()]
+    assert [len(line) for line in lines] == [4, 2, 2]
+
+
+def test_training_images_that_are_all_equal_are_refused(tmp_path):
+    files = classes(5, 5, prefix="val/") | dict.fromkeys(classes(5, 5, prefix="train/"), picture(1))
+    assert (
+        refusal(write(tmp_path / "in", files)) == "in: all training images are equal; give others"
+    )
+    files["train/b/0.png"] = picture(2)
+    assert len(data.load(write(tmp_path / "in", files)).names) == 20
+
+
+def test_flags_that_the_data_leave_without_effect_or_grounds_are_refused(tmp_path):
+    split = data.load(write(tmp_path / "split", TRAIN | classes(5, 5, prefix="val/")))
+    drawn = data.load(write(tmp_path / "drawn", classes(2, 2, 6)), validation_fraction=0.5)
+    small = data.load(write(tmp_path / "small", classes(2, 2, 1, 1, names="ab")))
+    with pytest.raises(
+        Refusal, match="--validation-fraction: the data have a validation split, so"
+    ):
+        data.check_flags(split, is_fraction_given=True, is_tuned=False)
+    with pytest.raises(Refusal, match="small: --tune holds out training images of each class, and"):
+        data.check_flags(small, is_fraction_given=False, is_tuned=True)
+    for dataset, *flags in ((split, False, True), (drawn, True, False), (small, True, False)):
+        data.check_flags(dataset, *flags)
 
 
 def test_classes_that_cannot_be_compared_are_all_named(tmp_path):
@@ -137,147 +192,7 @@ def test_classes_that_cannot_be_compared_are_all_named(tmp_path):
 def test_remarks_are_counted_and_some_images_named(tmp_path):
     dataset = data.load(write(tmp_path, classes(9, 9)))
     remarks = {**dict.fromkeys(range(12), "are odd"), 3: "are odd; are turned"}
-    assert data.remark_notes(dataset, remarks) == [
+    assert data.remark_notes(dataset.names, remarks) == [
         f"images that are odd: 12 ({', '.join(dataset.names[:10])} and 2 more)",
         f"images that are turned: 1 ({dataset.names[3]})",
     ]
-
-
-TRAIN = classes(20, 20, prefix="train/")
-VEHICLES = classes(4, 4, 4, names=["bus", "plane", "train"])
-# Files, folders of class folders (that of validation is the last), and what is not used.
-LAYOUTS = {
-    "train alone": (TRAIN, ["train"], ""),
-    "unlabelled": (TRAIN | classes(2, names=["test"]), ["train"], "2 in test"),
-    "unknown": (TRAIN | {"test/any/0.png": b"x"}, ["train"], "1 in test/any"),
-    "two": (
-        TRAIN | classes(2, 1, prefix="test/") | classes(2, 1, prefix="valid/"),
-        ["train", "valid"], "2 in test/a, 1 in test/b",
-    ),
-    "another": (TRAIN | classes(2, prefix="other/val/"), ["train"], "2 in other/val/a"),
-    "a copy": (TRAIN | classes(20, prefix="copy/train/"), ["train"], "20 in copy/train/a"),
-    "more": (TRAIN | classes(50, names=["extra"]) | {"xml/a.xml": b"x"}, ["train"], "50 in extra"),
-    "classes": (classes(4, 4, 4, names=["plane", "test", "train"]), ["."], ""),
-    "a folder in a class": (VEHICLES | {"train/x/0.png": b"x"}, ["."], "1 in train/x"),
-    "a folder in one of two": (
-        classes(4, 4, names=["plane", "train"]) | {"train/x/0.png": b"x"}, ["."], "1 in train/x",
-    ),
-    "folders in a class": (
-        VEHICLES | classes(3, 3, prefix="train/"), ["."], "3 in train/a, 3 in train/b"
-    ),
-}  # fmt: skip
-for names in (
-    "Training Valid", "TRAIN DEV", "train2017 val2017", "seg_train/seg_train seg_test/seg_test",
-    "asl_alphabet_train asl_alphabet_test", "MyTrain MyTest", "training-data holdout.1",
-    "archive/data/trainset archive/data/eval",
-):  # fmt: skip
-    train, validation = names.split()
-    both = classes(3, 4, prefix=f"{train}/") | classes(2, 1, prefix=f"{validation}/")
-    LAYOUTS[names] = (both, [train, validation], "")
-
-
-@pytest.mark.parametrize("files, used, unused", LAYOUTS.values(), ids=LAYOUTS)
-def test_of_what_lies_in_a_folder_the_right_class_folders_are_taken(tmp_path, files, used, unused):
-    root = write(tmp_path, files)
-    dataset = data.load(root)
-    groups = [os.path.relpath(Path(name).parents[1], root) for name in dataset.names]
-    assert list(dict.fromkeys(groups)) == used
-    if len(used) > 1:
-        assert dataset.validation.tolist() == [group == used[1] for group in groups]
-    assert dataset.class_names == sorted({Path(name).parent.name for name in dataset.names})
-    note = f"from the class folders in {' and '.join(used)}"
-    note += f"; not in them, so not used: {unused}" if unused else ""
-    notes = [text.replace(f"{root}/", "").replace(root, ".") for text in dataset.notes]
-    is_noted = unused or "/" in used[0]
-    assert notes == [f"images are taken {note}"] if is_noted else notes == []
-
-
-def loose(*places):
-    return {f"{place}/{number}.png": picture(number) for place in places for number in range(3)}
-
-
-NOT_READ = "needed are CLASS/* or train/CLASS/* with .jpg .jpeg .png .bmp .gif .webp"
-UNUSABLE = {
-    "nothing": ({"x/notes.txt": b""}, "no images"),
-    "loose images": (loose("."), "3 in ROOT"),
-    "loose splits": (loose("test_1", "train_2"), "3 in ROOT/test_1, 3 in ROOT/train_2"),
-    "inside classes": (loose("a/train", "b/train"), "3 in ROOT/a/train, 3 in ROOT/b/train"),
-    "two data sets": (loose("x/a", "y/a"), "3 in ROOT/x/a, 3 in ROOT/y/a"),
-    "other formats": ({"a/0.tif": b"x", "b/0.tif": b"x"}, "no images; 2 .tif files are not read"),
-}
-
-
-@pytest.mark.parametrize("files, found", UNUSABLE.values(), ids=UNUSABLE)
-def test_of_what_cannot_be_used_it_is_said_what_was_found_where(tmp_path, files, found):
-    root = write(tmp_path, files)
-    found = found if found.startswith("no") else f"images are not in class folders: {found}"
-    assert refusal(root) == f"{root}: {found.replace('ROOT', root)}; {NOT_READ}"
-
-
-def test_what_is_not_a_folder_is_refused(tmp_path):
-    advice = "no such folder; --data takes digits, tfds:NAME or a folder"
-    assert refusal(tmp_path / "none") == f"{tmp_path}/none: {advice}"
-    assert refusal("nul\0") == f"nul\\x00: {advice}"
-
-
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs folders without access")
-def test_all_folders_that_cannot_be_read_are_named(tmp_path):
-    root = write(tmp_path, classes(3, 3, 3))
-    for name in "ab":
-        (tmp_path / name).chmod(0)
-    told = [f"{root}/{name} cannot be read: Permission denied" for name in "ab"]
-    assert refusal(root).split("\n  ") == [f"{root}: 2 problems", *told]
-    for name in "ab":
-        (tmp_path / name).chmod(0o700)
-
-
-def test_what_lies_about_is_ignored_in_silence_or_noted(tmp_path):
-    images = {"a/0.PNG": b"1", "a/1.Jpg": b"2", "b/0.JPEG": b"3", "b/1.WebP": b"4", "b/2.gif": b"5"}
-    litter = [".DS_Store", "._0.png", ".hidden.png", "Thumbs.db", "desktop.ini", "notes.txt"]
-    litter = [f"{folder}{name}" for folder in ("a/", "b/", "") for name in litter]
-    litter += [".git/config", "__MACOSX/a/0.png", "a/.ipynb_checkpoints/0.png"]
-    # The project's own folder, which is given as left out.
-    litter += ["tensorboard/digits/plot.png"]
-    root = write(tmp_path / "in", {**images, **dict.fromkeys(litter, b"x")})
-    left_out = [f"{root}/tensorboard", f"{root}/absent"]
-    dataset = data.load(root, left_out=left_out)
-    assert len(dataset.names) == 5 and dataset.notes == []
-
-    others = ["in/a/x.tif", "in/a/y.TIF", "in/b/noextension", "in/b/n\nl.a\tb"]
-    others += ["in/b/deep/0.png", "stray.png", "extra/0.png", "in/papers/x.pdf"]
-    root = write(tmp_path, dict.fromkeys(others, b"x"))
-    unused = f"not in them, so not used: 1 in {root}, 1 in {root}/extra, 1 in {root}/in/b/deep"
-    assert data.load(root, left_out=left_out).notes == [
-        "1 .a\\tb, 1 .pdf, 2 .tif, 1 no-extension files are not read",
-        f"images are taken from the class folders in {root}/in; {unused}",
-        f"folders without images of their own are not classes: {root}/in/papers",
-    ]
-
-
-STRANGE = ["ein Käfer", "雪 山", "both \"'quotes", "two\nlines", "tab\t", "-dash", "*?[x]", "%s{0}"]
-
-
-def test_strange_names_of_files_and_classes_work_and_print_on_one_line(tmp_path):
-    files = {f"{name}/{name}.{i}.png": picture(i) for name in STRANGE for i in (1, 2)}
-    # A name that is not Unicode.
-    folder = os.fsdecode(b"caf\xe9")
-    dataset = data.load(write(tmp_path, {**files, **classes(2, names=[folder])}))
-    assert len(set(dataset.class_names)) == len(STRANGE) + 1
-    assert all(text.isprintable() for text in [*dataset.class_names, *dataset.names])
-    assert {"ein Käfer", "two\\nlines", "caf\\udce9"} < set(dataset.class_names)
-    assert [digest(encoded) for encoded in read_all(dataset)] == dataset.digests
-
-
-def test_links_are_followed_but_not_in_circles_and_damaged_if_they_lead_nowhere(tmp_path):
-    write(tmp_path / "elsewhere", {**classes(3), "file.png": picture(99)})
-    root = tmp_path / "root"
-    write(root, classes(3, names="b"))
-    (root / "a").symlink_to(tmp_path / "elsewhere" / "a")
-    (root / "b" / "link.png").symlink_to(tmp_path / "elsewhere" / "file.png")
-    (root / "b" / "circle").symlink_to(root)
-    (root / "b" / "nowhere.png").symlink_to(tmp_path / "gone.png")
-    dataset = data.load(str(root))
-    counts = {name: sum(sizes) for name, sizes in dataset.counts().items()}
-    assert counts == {"a": 3, "b": 5} and dataset.notes == []
-    with pytest.raises(DamagedImage, match="cannot be read: "):
-        decode(read_all(dataset)[-1])

@@ -8,9 +8,10 @@ import shutil
 import numpy as np
 import pytest
 from conftest import run_command, run_python
-from image_files import encode
+from image_files import TURN, encode, write
 
 import predict
+from sources.decoding import SURPLUS, TURNED
 from storage import results
 
 
@@ -30,7 +31,8 @@ def test_every_validation_image_gets_the_class_that_its_run_gave_it(whole, model
     for answer in answers:
         assert answer["second"] in {*data.class_names} - {answer["class"]}
         assert 1 / 3 <= answer["probability"] <= 1
-    line = "{path}: {class} {probability:.4f}, then {second}\n"
+        assert 0 <= answer["second_probability"] <= answer["probability"]
+    line = "{path}: {class} {probability:.4f}, then {second} {second_probability:.4f}\n"
     assert run_command("predict.py", model, names[0], cwd=whole).stdout == line.format(**answers[0])
 
 
@@ -60,10 +62,52 @@ def test_what_cannot_be_read_is_named_and_the_others_are_answered(
     assert gone == "predict.py: gone.jpg: cannot be read: No such file or directory"
 
 
+PHOTO = encode(np.full((9, 9, 3), 70, np.uint8), "JPEG", exif=TURN)
+MIXED = {
+    "plain.png": encode(np.full((9, 9, 3), 7, np.uint8)),
+    "turned.jpg": PHOTO,
+    "surplus.jpg": PHOTO[:-2] + bytes(99) + PHOTO[-2:],
+    "cut.jpg": PHOTO[:-9],
+    "photo.HEIC": b"any",
+    "scan.tif": b"any",
+    "notes": b"any",
+}
+
+
+def test_files_named_or_in_a_folder_give_the_notes_of_training_and_errors_in_json(
+    whole, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(write(tmp_path, {f"in/{name}": file for name, file in MIXED.items()}))
+    model, files = f"{whole}/model.tflite", sorted(f"in/{name}" for name in MIXED)
+    notes = [
+        "note: 1 .heic, 1 .tif, 1 no-extension files are not read",
+        f"note: images that {SURPLUS}: 1 (in/surplus.jpg)",
+        f"note: images that {TURNED}: 2 (in/surplus.jpg, in/turned.jpg)",
+    ]
+    answers = []
+    for arguments in (["in"], files):
+        assert predict.main([model, *arguments]) == 1
+        told = capsys.readouterr()
+        damaged, *said = told.err.splitlines()
+        assert damaged.startswith("predict.py: in/cut.jpg: damaged") and said == notes
+        assert predict.main([model, *arguments, "--json"]) == 1
+        found = capsys.readouterr()
+        assert found.err.splitlines() == notes
+        answers.append(list(map(json.loads, found.out.splitlines())))
+        assert [line.partition(":")[0] for line in told.out.splitlines()] == [
+            answer["path"] for answer in answers[-1] if "class" in answer
+        ]
+    assert answers[0] == answers[1]
+    errors = {answer["path"]: answer["error"] for answer in answers[0] if "error" in answer}
+    assert errors.pop("in/cut.jpg").startswith("damaged")
+    assert errors == dict.fromkeys(["in/notes", "in/photo.HEIC", "in/scan.tif"], "not read")
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["model.tflite", "empty"], "empty: no .jpg .jpeg"),
+        (["model.tflite", "empty", "x.HEIC"], "empty, x.HEIC: no .jpg .* 1 .heic files are not"),
         (["gone.tflite", "images"], "gone.tflite: .*No such file"),
         (["images/disc/0.png", "images"], "0.png: File is not a zip file; give a .tflite"),
         (["cut.tflite", "images"], "cut.tflite: .*; give a .tflite or .keras"),

@@ -133,6 +133,7 @@ def test_faults_of_a_files_records_are_told_once_with_their_count(records, tmp_p
     ])  # fmt: skip
     Path("test").write_bytes(b"nonsense, longer than a header")
     needed = f"needed are one image in {IMAGE_KEY} and one class from 0 in {LABEL_KEY}"
+    needed += ", or --keys IMAGE,LABEL where they have other names"
     have = f"they have {LABEL_KEY}, {IMAGE_KEY}, odd\\nkey"
     assert refusal(train="train-*", test="test").split("\n  ")[:3] == [
         f"{tmp_path.name}: 3 problems",
@@ -141,10 +142,26 @@ def test_faults_of_a_files_records_are_told_once_with_their_count(records, tmp_p
     ]
 
 
+def test_records_with_other_keys_are_read_by_them(records):
+    pairs = enumerate([4, 1, 4, 1], 20)
+    renamed = [example(None, None, photo=picture(i), kind=label) for i, label in pairs]
+    records("train", renamed)
+    records("test", renamed[:2])
+    dataset = data.load(train="train", test="test", keys="photo,kind")
+    assert dataset.class_names == ["1", "4"] and list(dataset.labels[:4]) == [1, 0, 1, 0]
+    assert read_all(dataset)[:4] == [picture(i) for i in range(20, 24)]
+    assert "they have kind, photo; needed are one image in image/enc" in refusal(
+        train="train", test="test"
+    )
+    wrong = refusal(train="train", test="test", keys="image")
+    assert wrong == "--keys must be IMAGE,LABEL, got 'image'"
+    assert "--keys goes with --train and --test only" in refusal("digits", keys="photo,kind")
+
+
 def test_an_empty_file_is_noted_and_globs_that_give_no_image_are_refused(records):
     records("train", examples(0, 1))
     records("empty", [])
-    assert data.load(train="[te][rm]*", test="test").notes == ["empty is empty"]
+    assert data.load(train="[te][rm]*", test="test").notes[:1] == ["empty is empty"]
     assert "at least two classes with images are" in refusal(train="empty", test="empty")
     assert refusal(train="x\0*", test="test") == "--train 'x\\x00*' matches no file"
     Path("folder").mkdir()
@@ -217,7 +234,7 @@ def test_a_class_without_images_keeps_its_output_and_is_noted():
     dataset = data.load("tfds:tiny_sparse")
     assert min(dataset.counts()["a"]) > 0 and min(dataset.counts()["c"]) > 0
     assert dataset.class_names == ["c", "b", "a"] and set(dataset.labels) == {0, 2}
-    assert dataset.notes == ["classes without images: b"]
+    assert dataset.notes[0] == "classes without images: b"
     assert len(dataset.without([3]).names) == 39
 
 
@@ -255,6 +272,13 @@ def test_a_damaged_data_set_is_named_with_its_folder(tfds_dir, tmp_path, monkeyp
         assert folder in refusal(f"tfds:{name}")
     file.unlink()
     assert folder in refusal(f"tfds:{name}")
+
+
+@pytest.mark.parametrize("place", ["", "tiny_split", "tiny_split/1.0.0"])
+def test_a_folder_that_tfds_prepared_says_how_it_is_used(tfds_dir, tmp_path, place):
+    shutil.copytree(tfds_dir / "tiny_split", tmp_path / "tiny_split")
+    use = f"it was prepared by TFDS; give --data tfds:tiny_split with TFDS_DATA_DIR={tmp_path}"
+    assert refusal(tmp_path / place).endswith(use)
 
 
 def test_a_package_that_is_missing_for_a_format_is_named():
