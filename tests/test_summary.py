@@ -151,9 +151,9 @@ def test_tuned_schedules_are_compared_each_at_its_own_best_peak(tmp_path):
         "from constant. Can be told apart from the control, a constant rate, in accuracy or in "
         "loss: none."
     )
-    assert row(summary, "exp")[:5] == ["exp", "2 of 2", "2", "1e-03 to 1e-02", "1e-03 to 1e-02"]
+    assert row(summary, "exp")[:5] == ["exp", "2 of 2", "2", "1e-03 to ≥ 1e-02", "1e-03 to ≥ 1e-02"]
     # At 1e-2 the mean, 0.310, is 3.3 % above the least.
-    control = ["constant (control)", "2 of 2", "2", "1e-03", "1e-03 to 1e-02"]
+    control = ["constant (control)", "2 of 2", "2", "1e-03", "1e-03 to ≥ 1e-02"]
     assert row(summary, "constant")[:5] == control
     assert row(summary, "logistic regression, C = 0.3")[5] == f"{57 / 60:.4f}"
     assert "Equal budgets: 2 epochs." in summary
@@ -178,7 +178,7 @@ def test_peaks_on_the_edge_and_schedules_without_a_peak_are_said(tmp_path):
         "ones may lie beyond. Every peak of exp seed 0 diverged, so there is no run."
     )
     assert row(summary, "exp")[1:5] == ["1 of 2", "2", "1e-01", ""]
-    assert row(summary, "constant")[3:5] == ["1e-04", "1e-04"]
+    assert row(summary, "constant")[3:5] == ["1e-04", "≤ 1e-04"]
     grids.append({"exp": [None] * 4, "constant": [None] * 4})
     summary = summarise(write_tuned(tmp_path / "y", grids, (None, 51, None), (49, 50, None)))
     lost = "exp seed 0, exp seed 2 and constant seed 2"

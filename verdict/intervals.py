@@ -52,8 +52,10 @@ def variance_of_mean(table: np.ndarray, step: float = 0.0) -> tuple[float, float
     ms_residual = np.sum(residuals**2) / freedom[2]
     both = ms_seed + ms_image - ms_residual
     squares = np.sum(np.square([ms_seed, ms_image, ms_residual]) / freedom)
-    sources = (ms_seed, freedom[0]), (ms_image, freedom[1]), (both, both**2 / max(squares, 1e-300))
-    largest, degrees = max(sources)
+    # (variance of a single number, degrees of freedom): the largest variance counts.
+    of_seeds, of_images = (ms_seed, freedom[0]), (ms_image, freedom[1])
+    of_both = both, both**2 / max(squares, 1e-300)
+    largest, degrees = max(of_seeds, of_images, of_both)
     return float(largest / table.size), float(degrees)
 
 
@@ -66,7 +68,8 @@ def interval(table: np.ndarray, step: float = 0.0, together: int = 1) -> Interva
     seeds, images = table.shape
     quantile = 1 - 0.05 / together / 2
     variance, freedom = variance_of_mean(table, step)
-    half_width, over_seeds = stdtrit(freedom, quantile) * math.sqrt(variance), math.inf
+    half_width = stdtrit(freedom, quantile) * math.sqrt(variance)
+    over_seeds = math.inf
     if seeds > 1:
         # At least the deviation of rounding to whole images, because equal seeds prove nothing.
         deviation = max(np.std(table.mean(axis=1), ddof=1), step / images / math.sqrt(12))

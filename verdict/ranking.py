@@ -65,38 +65,48 @@ def rank(experiment: Experiment) -> Ranking:
     """Rank the schedules of an experiment, and compare all pairs and the best with the reference.
 
     The one rule for what is best: no run that diverged, the highest mean final validation accuracy,
-    then the lowest loss.
-    Accuracy and loss both decide, so the intervals of all pairs in both hold together; those of the
-    reference, for any best. Pairs that share one seed are left out, unless no schedule has more.
+    then the lowest loss. Accuracy and loss both decide, so the intervals of all pairs in both hold
+    together; those of the reference, for any best. Pairs that share one seed are left out, unless
+    no schedule has more.
     """
     runs = {
         label: {run.result.seed: run for run in finished if run.is_finite}
         for label, finished in experiment.runs.items()
     }
-    outputs = {label: [run.outputs for run in sound.values()] for label, sound in runs.items()}
-    scores = {}
-    for label in filter(outputs.get, outputs):
-        right, loss = _tables(outputs[label])
-        scores[label] = Score(interval(right, 1), interval(loss))
+    scores = {label: _score(list(by_seed.values())) for label, by_seed in runs.items() if by_seed}
     diverged = {
         label for label, finished in experiment.runs.items() if any(r.diverged for r in finished)
     }
-    order = sorted(
-        scores,
-        key=lambda of: (of in diverged, -scores[of].accuracy.mean, scores[of].loss.mean),
-    )
-    enough = min(2, max(map(len, outputs.values())))
-    compared, pairs = {}, list(itertools.combinations(order, 2))
-    for pair in pairs:
-        seeds = sorted(set.intersection(*(set(runs[label]) for label in pair)))
+
+    def place(label: str) -> tuple[bool, float, float]:
+        score = scores[label]
+        return label in diverged, -score.accuracy.mean, score.loss.mean
+
+    ranked = {label: runs[label] for label in sorted(scores, key=place)}
+    compared = _compare_pairs(ranked)
+    reference = None
+    if ranked and experiment.reference:
+        best = [run.outputs for run in next(iter(ranked.values())).values()]
+        reference = compare(best, [experiment.reference.outputs], 2 * len(ranked))
+    lists = {label: list(by_seed.values()) for label, by_seed in ranked.items()}
+    return Ranking(lists, scores, compared, reference, diverged)
+
+
+def _score(runs: list[Run]) -> Score:
+    right, loss = _tables([run.outputs for run in runs])
+    return Score(interval(right, 1), interval(loss))
+
+
+def _compare_pairs(ranked: dict[str, dict[int, Run]]) -> dict[tuple[str, str], Score]:
+    """Compare all pairs of schedules, {label: {seed: run}}, on the seeds that both have."""
+    enough = min(2, max(map(len, ranked.values()), default=0))
+    compared, pairs = {}, list(itertools.combinations(ranked, 2))
+    for first, second in pairs:
+        seeds = sorted(ranked[first].keys() & ranked[second].keys())
         if len(seeds) >= enough:
-            sides = [[runs[label][seed].outputs for seed in seeds] for label in pair]
-            compared[pair] = compare(*sides, 2 * len(pairs))
-    gap = None
-    if order and (solved := experiment.reference):
-        gap = compare(outputs[order[0]], [solved.outputs], 2 * len(order))
-    ranked = {label: list(runs[label].values()) for label in order}
-    return Ranking(ranked, scores, compared, gap, diverged)
+            sides = [[ranked[label][seed].outputs for seed in seeds] for label in (first, second)]
+            compared[first, second] = compare(sides[0], sides[1], 2 * len(pairs))
+    return compared
 
 
 def tuning_losses(experiment: Experiment) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -59,8 +59,8 @@ TUNED = """\
 Peaks are chosen seed by seed, by the least loss on a stratified fifth of the training images and
   by no validation image; the choice is part of the seed's spread. Equal budgets: {epochs} epochs.
 - Peaks within 5 %: the lowest and highest whose mean loss there, over seeds, is at most 5 % above
-  the least. Peaks whose loss was not finite, or that were not trained, in a seed are left out here
-  and in the plot.
+  the least; ≤ or ≥ where none beyond was trained. Peaks whose loss was not finite, or that were not
+  trained, in a seed are left out here and in the plot.
 - """
 
 

@@ -15,6 +15,23 @@ CLOSE = 1.05  # a peak is about as good as the best up to so many times the leas
 
 
 @dataclass(frozen=True)
+class PeakRange:
+    """The lowest and the highest peak that are about as good as the best."""
+
+    low: float
+    high: float
+    is_lowest: bool  # no lower peak was trained, so the range may go on there
+    is_highest: bool  # likewise above
+
+    def __str__(self) -> str:
+        low = f"≤ {self.low:.0e}" if self.is_lowest else f"{self.low:.0e}"
+        high = f"≥ {self.high:.0e}" if self.is_highest else f"{self.high:.0e}"
+        if self.low < self.high or (self.is_lowest and self.is_highest):
+            return f"{low} to {high}"
+        return high if self.is_highest else low
+
+
+@dataclass(frozen=True)
 class Row:
     """What the cells of a row are made of; empty where there is nothing to tell."""
 
@@ -25,7 +42,7 @@ class Row:
     count: str = ""  # of the runs that count
     epochs: str = ""
     peaks: Sequence[float] = ()  # of its runs
-    close: Sequence[float] = ()  # peaks about as good as the best
+    close: PeakRange | None = None
     is_tuned: bool = False
 
 
@@ -43,7 +60,7 @@ COLUMNS = [
     Column("n", lambda row: row.count),
     Column("epochs", lambda row: row.epochs),
     Column("peak rate", lambda row: span(row.peaks, ".0e" if row.is_tuned else ".1e")),
-    Column("peaks within 5 %", lambda row: span(row.close, ".0e"), only_tuned=True),
+    Column("peaks within 5 %", lambda row: str(row.close or ""), only_tuned=True),
     Column("val. accuracy", lambda row: number(row.accuracy)),
     Column("over seeds", lambda row: spread(row.accuracy)),
     Column("val. loss", lambda row: number(row.loss)),
@@ -87,7 +104,7 @@ def results_table(experiment: Experiment, ranking: Ranking) -> str:
     schedules, tuned = experiment.config.schedules, experiment.config.settings.tune
     labels = [*ranking.runs, *(label for label in schedules if label not in ranking.runs)]
     close = close_peaks(experiment)
-    rows = [schedule_row(experiment, ranking, label, close.get(label, ())) for label in labels]
+    rows = [schedule_row(experiment, ranking, label, close.get(label)) for label in labels]
     if solved := experiment.reference:
         ends = solved.val_categorical_accuracy, solved.val_loss
         accuracy, loss = (Interval(end, np.inf, np.inf) for end in ends)
@@ -98,7 +115,7 @@ def results_table(experiment: Experiment, ranking: Ranking) -> str:
 
 
 def schedule_row(
-    experiment: Experiment, ranking: Ranking, label: str, close: Sequence[float]
+    experiment: Experiment, ranking: Ranking, label: str, close: PeakRange | None
 ) -> Row:
     """Return the row of a schedule, whether it has runs or not."""
     config, finished = experiment.config, experiment.runs.get(label, [])
@@ -119,13 +136,19 @@ def schedule_row(
     )
 
 
-def close_peaks(experiment: Experiment) -> dict[str, np.ndarray]:
-    """Return the peaks of each schedule whose mean loss over seeds is close to the least."""
+def close_peaks(experiment: Experiment) -> dict[str, PeakRange]:
+    """Return for each schedule the range of peaks whose mean loss over seeds is near the least."""
     if not experiment.tuning:
         return {}
     peaks, losses = tuning_losses(experiment)
-    means = {label: table.mean(axis=0) for label, table in losses.items()}
-    return {label: peaks[mean <= CLOSE * np.nanmin(mean)] for label, mean in means.items()}
+    ranges = {}
+    for label, table in losses.items():
+        mean = table.mean(axis=0)  # NaN where a seed did not train this peak
+        trained = peaks[np.isfinite(mean)]
+        close = peaks[mean <= CLOSE * np.nanmin(mean)]
+        ends = close[0] == trained[0], close[-1] == trained[-1]
+        ranges[label] = PeakRange(close[0], close[-1], bool(ends[0]), bool(ends[1]))
+    return ranges
 
 
 def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
