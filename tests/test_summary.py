@@ -151,7 +151,7 @@ def test_tuned_schedules_are_compared_each_at_its_own_best_peak(tmp_path):
         "from constant. Can be told apart from the control, a constant rate, in accuracy or in "
         "loss: none."
     )
-    assert row(summary, "exp")[:5] == ["exp", "2 of 2", "2", "1e-03 to ≥ 1e-02", "1e-03 to ≥ 1e-02"]
+    assert row(summary, "exp")[:5] == ["exp", "2 of 2", "2", "1e-03 to 1e-02", "1e-03 to ≥ 1e-02"]
     # At 1e-2 the mean, 0.310, is 3.3 % above the least.
     control = ["constant (control)", "2 of 2", "2", "1e-03", "1e-03 to ≥ 1e-02"]
     assert row(summary, "constant")[:5] == control
