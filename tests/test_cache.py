@@ -162,3 +162,13 @@ def test_a_full_disk_is_told_and_what_was_written_counts(dataset, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     assert extract(dataset, tmp_path).computed == 14
+
+
+def test_a_cache_that_will_be_large_says_so_before_it_is_written(
+    dataset, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(cache, "LARGE", len(dataset.rows) * ROW_BYTES - 1)
+    extract(dataset, tmp_path)
+    assert capsys.readouterr().out == f"note: features will take 0.0 GB in {tmp_path}\n"
+    extract(dataset, tmp_path)
+    assert capsys.readouterr().out == ""
