@@ -14,6 +14,9 @@ from runtime import files
 from runtime.messages import Refusal, describe
 from runtime.tensorflow_setup import keras, tf
 
+# isort: split
+from tensorflow.lite.python import schema_py_generated as schema  # after TensorFlow's setup
+
 FEATURES = 1280  # numbers that MobileNetV2 gives for one image after pooling
 IMAGENET = Path(__file__).parent / "weights" / "mobilenet_v2_1.0_224_imagenet.weights.h5"
 # Of the arrays, not of the file: another HDF5 file may hold the same numbers.
@@ -175,3 +178,15 @@ def convert(part: keras.Model) -> bytes:
     # takes longer than the conversion and gives the same numbers.
     graph = traced.graph.as_graph_def()
     return tf.compat.v1.lite.TFLiteConverter(graph, traced.inputs, traced.outputs).convert()
+
+
+def convert_for_phones(whole: keras.Model, image_size: int) -> bytes:
+    """Return a whole model as a LiteRT flatbuffer whose input has the shape (1, S, S, 3).
+
+    The converter writes (1, 1, 1, 3) for sides of any length, and readers that take the shape for
+    the size, as MediaPipe does, shrink each image to one pixel. The signature stays (1, -1, -1, 3).
+    """
+    content = bytearray(convert(whole))
+    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    graph.Tensors(graph.Inputs(0)).ShapeAsNumpy()[:] = 1, image_size, image_size, 3
+    return bytes(content)

@@ -45,7 +45,9 @@ def export_model(experiment: Experiment, label: str, seed: int, paths: list[Path
         with contextlib.suppress(FileExistsError):
             try:
                 if not path.exists():
-                    _write(temporary, whole, experiment.config.data.class_names)
+                    _write(
+                        temporary, whole, settings.image_size, experiment.config.data.class_names
+                    )
                     # Recorded before the file has its name, so that a resume knows it as its own.
                     hashes[str(path)] = files.hash_file(temporary)
                     files.write_json(record, hashes)
@@ -57,11 +59,11 @@ def export_model(experiment: Experiment, label: str, seed: int, paths: list[Path
         print(f"model of {label} seed {seed}: {path}")
 
 
-def _write(path: Path, whole: keras.Model, class_names: list[str]) -> None:
+def _write(path: Path, whole: keras.Model, image_size: int, class_names: list[str]) -> None:
     if path.suffix == ".keras":
         whole.save(path)
     else:
-        path.write_bytes(model.convert(whole))
+        path.write_bytes(model.convert_for_phones(whole, image_size))
     # As in TensorFlow Lite's metadata, the archive is appended to the flatbuffer.
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("labels.txt", "\n".join(class_names))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from experiment_files import write_experiment
 from image_files import encode, write
 from PIL import Image
@@ -11,6 +12,7 @@ import data
 import model
 import predict
 from features import cache
+from features.litert import Graph
 from runtime import files, tasks
 from runtime.messages import Refusal
 from sources.decoding import decode
@@ -96,3 +98,22 @@ def test_a_damaged_head_is_named_with_what_to_do(experiment, tmp_path):
     head.write_bytes(head.read_bytes()[:5000])
     with pytest.raises(Refusal, match=r"weights\.npz cannot be read.*; remove .*seed-0, and"):
         write_models(experiment, tmp_path / "a.keras")
+
+
+def test_a_phone_reads_the_image_size_from_the_shape_and_any_size_still_runs(experiment, tmp_path):
+    write_models(experiment, tmp_path / "best.tflite")
+    content = (tmp_path / "best.tflite").read_bytes()
+    interpreter = Interpreter(model_content=content)
+    (given,) = interpreter.get_input_details()
+    assert given["shape"].tolist() == [1, 96, 96, 3]
+    assert given["shape_signature"].tolist() == [1, -1, -1, 3]
+    # Without a resize the same as after one, and as the converter's own file.
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), np.uint8)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(given["index"], pixels)
+    interpreter.invoke()
+    answer = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    graph = Graph(content)
+    other = np.random.default_rng(0).integers(0, 256, (1, 50, 70, 3), np.uint8)
+    assert graph.run(other)[0].shape == answer.shape
+    np.testing.assert_array_equal(graph.run(pixels)[0], answer)
