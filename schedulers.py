@@ -1,4 +1,4 @@
-"""The learning-rate schedules as pure functions `(epoch, lr) -> lr`: the report's and a control.
+"""The learning-rate schedules as pure functions `(epoch, lr) -> lr`: the report's and two more.
 
     python schedulers.py                          # the rates of every epoch, side by side
     python schedulers.py exp_warmup mine.py:own   # these
@@ -7,6 +7,7 @@
 not imported, so a typo is told at once.
 """
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -15,8 +16,10 @@ import numbers
 import re
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 from runtime import cli
 from runtime.messages import Refusal
@@ -75,40 +78,139 @@ def constant(epoch: int, lr: float) -> float:
     return lr
 
 
-# name -> (schedule, its epochs): the only list of schedules.
-SCHEDULES: dict[str, tuple[Callable, int]] = {
-    "exp": (exp, 60),
-    "linear": (linear, 50),
-    "exp_warmup": (exp_warmup, 50),
-    "linear_warmup": (linear_warmup, 70),
-    "constant": (constant, 50),
+def cosine(epoch: int, lr: float, *, epochs: int, peak_lr: float = PEAK_LR) -> float:
+    """Warm-up, then half a cosine from the peak in epoch 10 to 0 in the last epoch.
+
+    Not in the report; Loshchilov and Hutter 2017, SGDR, without restarts. Of 11 epochs or fewer
+    only the warm-up is left.
+    """
+    if epoch <= WARMUP_EPOCHS:
+        return warmup(epoch, peak_lr)
+    part = (epoch - WARMUP_EPOCHS) / (epochs - 1 - WARMUP_EPOCHS)
+    return peak_lr / 2 * (1 + math.cos(math.pi * part))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered schedule."""
+
+    function: Callable
+    epochs: int  # by default
+    reads_lr: bool = True  # whether the initial rate changes anything
+
+
+# The only list of schedules.
+SCHEDULES = {
+    "exp": Entry(exp, 60),
+    "linear": Entry(linear, 50),
+    "exp_warmup": Entry(exp_warmup, 50, reads_lr=False),
+    "linear_warmup": Entry(linear_warmup, 70, reads_lr=False),
+    "constant": Entry(constant, 50),
+    "cosine": Entry(cosine, 50, reads_lr=False),
 }
 CONTROL = "constant"
-ALL = [name for name in SCHEDULES if name != CONTROL]  # what the name `all` stands for
+ALL = ["exp", "linear", "exp_warmup", "linear_warmup"]  # what the name `all` stands for
 NAMES_HELP = f"one or more of: {' '.join(SCHEDULES)}; or all, or FILE.py:FUNCTION"
+PARAMETERS = ("epochs", "lr0", "peak_lr", "drop_factor")  # given to schedules that take them
 
 
-def find_schedule(name: str, **parameters: float) -> tuple[str, Schedule, int]:
-    """Return label, schedule and default epochs of a registered name or of `FILE.py:FUNCTION`.
+@dataclass(frozen=True)
+class Chosen:
+    """A schedule that was found by its name."""
 
-    The label is a valid folder name; registered schedules are given the parameters that they take.
-    """
+    label: str  # a valid folder name
+    function: Callable
+    epochs: int  # by default
+    reads_lr: bool = True
+
+    def takes(self, flag: str) -> bool:
+        """Whether a flag of the command line changes its rates: lr, peak_lr or drop_factor."""
+        return self.reads_lr if flag == "lr" else flag in _parameters(self.function)
+
+    def rates(self, epochs: int, lr: float, **given: float) -> list[float]:
+        """Return its rates, float64; `given` are flags. Raises Refusal."""
+        values = {"peak_lr": PEAK_LR, "drop_factor": DROP_FACTOR, **given}
+        values |= {"epochs": epochs, "lr0": lr}
+        taken = {
+            name: values[name]
+            for name, parameter in _parameters(self.function).items()
+            # A default of the schedule's own stays unless a flag says otherwise.
+            if name in ("epochs", "lr0", *given) or parameter.default is parameter.empty
+        }
+        return unroll(functools.partial(self.function, **taken), epochs, lr, self.label)
+
+
+def _parameters(function: Callable) -> dict[str, inspect.Parameter]:
+    """Return those of PARAMETERS that a schedule takes by name."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # Functions in C may not tell.
+        return {}
+    by_name = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = [name for name in PARAMETERS if name in parameters]
+    return {name: parameters[name] for name in names if parameters[name].kind in by_name}
+
+
+def find_schedule(name: str) -> Chosen:
+    """Return the schedule of a registered name or of `FILE.py:FUNCTION`; raises Refusal."""
     if name in SCHEDULES:
-        schedule, epochs = SCHEDULES[name]
-        taken = parameters.keys() & inspect.signature(schedule).parameters
-        return name, functools.partial(schedule, **{key: parameters[key] for key in taken}), epochs
+        entry = SCHEDULES[name]
+        return Chosen(name, entry.function, entry.epochs, entry.reads_lr)
     path, _, function = name.rpartition(":")
     if not path.endswith(".py"):
         choices = f"{', '.join(SCHEDULES)}, all, or FILE.py:FUNCTION"
         raise Refusal(f"unknown schedule {name!r}; choose from {choices}")
     if not Path(path).is_file():
         raise Refusal(f"{path}: no such file; --schedule wants FILE.py:FUNCTION")
-    sys.path.append(str(Path(path).parent))  # The file may import its neighbours.
-    schedule = runpy.run_path(path).get(function)
+    neighbours = Neighbours(Path(path).resolve().parent)
+    with neighbours.first():
+        schedule = runpy.run_path(path).get(function)
     if not callable(schedule):
         raise Refusal(f"{path} has no function {function!r}")
+    with contextlib.suppress(ValueError):  # Functions in C may not tell.
+        signature = inspect.signature(schedule)
+        try:
+            signature.bind(0, LR, **dict.fromkeys(_parameters(schedule)))
+        except TypeError:
+            called = f"called with (epoch, lr), and it takes {signature}"
+            told = f"by name it may take {', '.join(PARAMETERS)}"
+            raise Refusal(f"{path}: {function} is {called}; {told}") from None
+
+    @functools.wraps(schedule)
+    def call(*arguments: float, **given: float) -> float:
+        with neighbours.first():  # It may import when it is called.
+            return schedule(*arguments, **given)
+
     label = re.sub(r"[^\w.-]", "_", f"{Path(path).stem}.{function}").lstrip(".-")
-    return label, schedule, OWN_EPOCHS
+    return Chosen(label, call, OWN_EPOCHS)
+
+
+class Neighbours:
+    """The modules beside a user's file, which its imports find before the project's of one name."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._imported = str(folder), {}
+        names = {path.stem for path in folder.glob("*.py")}
+        names |= {path.parent.name for path in folder.glob("*/__init__.py")}
+        self._names = names - set(sys.stdlib_module_names) - {"__main__"}
+
+    @contextlib.contextmanager
+    def first(self) -> Iterator[None]:
+        """Let imports find the neighbours until the block ends, and afterwards the project's."""
+        hidden = self._take()
+        sys.modules.update(self._imported)
+        sys.path.insert(0, self._folder)
+        try:
+            yield
+        finally:
+            sys.path.remove(self._folder)
+            self._imported = self._take()
+            sys.modules.update(hidden)
+
+    def _take(self) -> dict[str, ModuleType]:
+        """Remove the modules that have a neighbour's name, and return them."""
+        names = [name for name in sys.modules if name.partition(".")[0] in self._names]
+        return {name: sys.modules.pop(name) for name in names}
 
 
 def unroll(schedule: Schedule, epochs: int, lr: float, name: str) -> list[float]:
@@ -128,27 +230,38 @@ def unroll(schedule: Schedule, epochs: int, lr: float, name: str) -> list[float]
     return rates
 
 
-def unroll_all(
-    names: list[str], epochs: int | None = None, equal: bool = False, lr: float = LR, **parameters
-) -> dict[str, list[float]]:
-    """Return `{label: rates}` of the chosen schedules, `all` for the report's four.
+def choose(names: list[str]) -> dict[str, Chosen]:
+    """Return `{label: schedule}` of the chosen names, `all` for the report's four.
 
-    `epochs` None: each schedule's own, or, to be `equal`, the largest of them. Raises Refusal
-    also for a name that comes twice; what a user's file raises is not caught.
+    Raises Refusal also for a name that comes twice; what a user's file raises is not caught.
     """
     names = [name for given in names for name in (ALL if given == "all" else [given])]
-    schedules: dict[str, list] = {}
+    chosen: dict[str, Chosen] = {}
     for name in names:
         if names.count(name) > 1:
             raise Refusal(f"--schedule names {name} twice")
-        label, *schedule = find_schedule(name, **parameters)
-        while label in schedules:
+        schedule = find_schedule(name)
+        label = schedule.label
+        while label in chosen:
             label += "-2"  # a function of one name in another file of one name
-        schedules[label] = schedule
+        chosen[label] = replace(schedule, label=label)
+    return chosen
+
+
+def unroll_all(
+    names: list[str], epochs: int | None = None, equal: bool = False, lr: float = LR, **flags: float
+) -> dict[str, list[float]]:
+    """Return `{label: rates}` of the chosen schedules; `flags` are peak_lr and drop_factor.
+
+    `epochs` None: each schedule's own, or, to be `equal`, the largest of them. Raises Refusal.
+    """
+    chosen = choose(names)
     if equal:
-        epochs = epochs or max(own for _, own in schedules.values())
-    tables = schedules.items()
-    return {label: unroll(schedule, epochs or own, lr, label) for label, (schedule, own) in tables}
+        epochs = epochs or max(schedule.epochs for schedule in chosen.values())
+    return {
+        label: schedule.rates(epochs or schedule.epochs, lr, **flags)
+        for label, schedule in chosen.items()
+    }
 
 
 def scale_to_peak(rates: list[float], peak: float) -> list[float]:

@@ -5,7 +5,7 @@ python train.py --schedule all --tune --seeds 5             # all, each at its o
 python train.py --schedule all --seeds 5 --data flowers/    # an image folder, with intervals
 python train.py --schedule all --train 'rec/train*' --test 'rec/test*'    # TFRecords
 python train.py --schedule exp --data tfds:tf_flowers       # a TFDS data set
-python train.py --schedule mine.py:cosine                   # your own schedule: (epoch, lr) -> lr
+python train.py --schedule mine.py:falling                  # your own schedule: (epoch, lr) -> lr
 """
 
 import argparse
@@ -24,8 +24,17 @@ from runtime.messages import Refusal, Unfinished, describe
 from storage.settings import DIGITS_SIZE, Settings
 
 
-def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
-    """Return the settings of a new experiment, or the directory of one to resume; and --ray.
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the command line asks for."""
+
+    folder: Path  # of the experiment
+    settings: Settings | None  # of a new experiment; None: the one in the folder is resumed
+    ray: str | None  # address of a cluster
+
+
+def parse_arguments(arguments: list[str]) -> Command:
+    """Return what the command line asks for.
 
     Every mistake that can be seen without data ends the process here, with exit status 2.
     """
@@ -44,7 +53,7 @@ def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
     if "resume" in given:
         if len(given) > 1:
             parser.error("--resume DIR takes no other flags but --ray: they are in DIR/config.json")
-        return Path(given["resume"]), ray
+        return Command(Path(given["resume"]), None, ray)
     if "schedule" not in given:
         parser.error(f"--schedule is missing; give {schedulers.NAMES_HELP}")
     records = {"train", "test"} & set(given)
@@ -64,7 +73,8 @@ def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
     for path in given.get("export", ()):
         if Path(path).suffix not in (".keras", ".tflite"):
             parser.error(f"--export must end in .keras or .tflite, got {path}")
-    return Settings(**given), ray
+    settings = Settings(**given)
+    return Command(Path(settings.logdir) / settings.name, settings, ray)
 
 
 def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
@@ -74,12 +84,12 @@ def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
         names.append(schedulers.CONTROL)
     flags = {flag: getattr(settings, flag) for flag in ("lr", "peak_lr", "drop_factor")}
     flags = {flag: value for flag, value in flags.items() if value is not None}
-    tables = schedulers.unroll_all(names, settings.epochs, settings.tune, **flags)
-    for flag, value in flags.items():
-        others = {**flags, flag: value / 2}
-        if schedulers.unroll_all(names, settings.epochs, settings.tune, **others) == tables:
+    chosen = schedulers.choose(names).values()
+    for flag in flags:
+        if not any(schedule.takes(flag) for schedule in chosen):
             reason = "it changes no rate of the chosen schedules; leave it out"
             raise Refusal(f"--{flag.replace('_', '-')}: {reason}")
+    tables = schedulers.unroll_all(names, settings.epochs, settings.tune, **flags)
     for label, rates in tables.items():
         if settings.tune and not any(rates):
             raise Refusal(f"{label} is 0 in every epoch; --tune cannot scale it")
@@ -113,22 +123,21 @@ def main(arguments: list[str]) -> int:
     # when NumPy is imported, perhaps by a user's schedule.
     for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
         os.environ[f"{library}_THREADS"] = "1"
-    given, ray = parse_arguments(arguments)
-    resumed = isinstance(given, Path)
-    directory = given if resumed else Path(given.logdir) / given.name
+    given = parse_arguments(arguments)
     # The interpreter, its options and the script, as this process was called.
     called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-    command = [*called, "--resume", str(directory), *(["--ray", ray] if ray else [])]
-    end_on_signals(directory, shlex.join(command))
+    command = [*called, "--resume", str(given.folder)]
+    command += ["--ray", given.ray] if given.ray else []
+    end_on_signals(given.folder, shlex.join(command))
     try:
-        tables = {} if resumed else unroll_schedules(given)
+        rates = unroll_schedules(given.settings) if given.settings else {}
         # TensorFlow is loaded only now, so that a typo is reported at once.
         import experiment
 
-        if resumed:
-            experiment.resume(directory, ray)
+        if given.settings:
+            experiment.run(given.settings, rates, given.ray)
         else:
-            experiment.run(given, tables, ray)
+            experiment.resume(given.folder, given.ray)
     except (Refusal, OSError) as error:
         advice = f"; continue with: {shlex.join(command)}"
         unfinished = isinstance(error, Unfinished)

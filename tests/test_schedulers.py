@@ -2,11 +2,13 @@
 
 import functools
 import math
+import sys
 
 import numpy as np
 import pytest
 from conftest import run_command
 
+import data
 from runtime.messages import Refusal
 from schedulers import SCHEDULES, find_schedule, unroll, unroll_all
 
@@ -40,6 +42,22 @@ GOLDEN = {
 }
 GOLDEN["constant"] = {epoch: 4e-5 for epoch, *_ in GOLDEN_TABLE if epoch < 50}
 
+# 4e-4 * cos(pi * (epoch - 10) / 78) ** 2 from epoch 10 on.
+GOLDEN["cosine"] = {
+    0: 0.0,
+    1: 4e-05,
+    9: 0.00036,
+    10: 0.0004,
+    11: 3.993514616e-04,
+    29: 2.080531880e-04,
+    30: 1.919468120e-04,
+    31: 1.758926639e-04,
+    39: 6.145512930e-05,
+    40: 5.029785037e-05,
+    41: 4.011144732e-05,
+    49: 0.0,
+}
+
 # The rate of an epoch in closed form: never from the epoch before.
 ORACLES = {
     "exp": lambda epoch, lr, peak, factor: lr * math.exp(-0.1 * (min(epoch, 10) + 1)),
@@ -50,6 +68,11 @@ ORACLES = {
         peak * min(epoch / 10, 1) * factor ** ((epoch >= 40) + (epoch >= 60))
     ),
 }
+
+# Of 100 epochs, as the test has them.
+ORACLES["cosine"] = lambda epoch, lr, peak, factor: (
+    peak * (epoch / 10 if epoch <= 10 else math.sin(math.pi * (99 - epoch) / 178) ** 2)
+)
 
 by_name = pytest.mark.parametrize("name", SCHEDULES)
 
@@ -86,13 +109,13 @@ def test_rates_are_the_golden_ones(name):
 
 @by_name
 def test_every_schedule_has_a_golden_row_on_each_boundary_of_its_run(name):
-    _schedule, epochs = SCHEDULES[name]
+    epochs = SCHEDULES[name].epochs
     wanted = {epoch for epoch in BOUNDARIES if epoch < epochs} | {epochs - 1}
     assert wanted <= set(GOLDEN.get(name, {}))
 
 
 def test_runs_are_as_long_as_in_the_report():
-    assert [SCHEDULES[name][1] for name in GOLDEN] == [60, 50, 50, 70, 50]
+    assert [SCHEDULES[name].epochs for name in GOLDEN] == [60, 50, 50, 70, 50, 50]
 
 
 @by_name
@@ -146,9 +169,9 @@ def test_a_value_that_cannot_be_a_rate_is_refused_with_name_epoch_and_value(valu
 
 
 def test_a_function_in_a_file_is_found_labelled_and_run_for_50_epochs(own):
-    label, schedule, epochs = find_schedule(own("def f(epoch, lr): return lr + epoch\n"))
-    assert (label, epochs) == ("mine.f", 50)
-    assert unroll(schedule, 3, 1.0, label) == [1.0, 2.0, 4.0]
+    found = find_schedule(own("def f(epoch, lr): return lr + epoch\n"))
+    assert (found.label, found.epochs) == ("mine.f", 50)
+    assert found.rates(3, 1.0) == [1.0, 2.0, 4.0]
 
 
 def test_a_dataclass_with_postponed_annotations_is_a_schedule_too(own):
@@ -165,14 +188,14 @@ def test_a_dataclass_with_postponed_annotations_is_a_schedule_too(own):
      ("v1.2.py", "v1.2.f"), ("a:b\\c$(x)*.py", "a_b_c__x__.f"), ("скорость.py", "скорость.f")],
 )  # fmt: skip
 def test_a_label_is_one_safe_folder_name_whatever_the_file_is_called(own, file, label):
-    assert find_schedule(own("def f(epoch, lr): return lr\n", file))[0] == label
+    assert find_schedule(own("def f(epoch, lr): return lr\n", file)).label == label
 
 
 def test_names_that_lead_nowhere_are_refused(own, tmp_path):
     file = own("number = 1\ndef f(epoch, lr): return lr\n").rpartition(":")[0]
     for name, message in {
         "Exp": "unknown schedule 'Exp'; choose from exp, linear, exp_warmup, linear_warmup, "
-        "constant, all, or FILE.py:FUNCTION",
+        "constant, cosine, all, or FILE.py:FUNCTION",
         "mine.txt:f": "unknown schedule 'mine.txt:f'",
         "no_such.py:f": "no_such.py: no such file; --schedule wants FILE.py:FUNCTION",
         f"{file}:g": "mine.py has no function 'g'",
@@ -205,6 +228,60 @@ def test_files_of_one_name_have_labels_of_their_own_and_may_import_their_neighbo
     assert unroll_all(names, 1, lr=1.0) == {"mine.f": [0.5], "mine.f-2": [0.25]}
 
 
+def test_neighbours_are_found_whatever_modules_the_project_has(own, tmp_path):
+    for folder, factor in ("a", 0.5), ("b", 0.25):
+        (tmp_path / folder / "sources").mkdir(parents=True)
+        (tmp_path / folder / "sources" / "__init__.py").write_text("")
+        for module in ("data", "plots", "sources/decoding"):
+            path = tmp_path / folder / f"{module}.py"
+            path.write_text(f"FACTOR = {factor}\nassert __name__ != '__main__'\n")
+    code = (
+        "from data import FACTOR\nimport plots\n"
+        "def f(epoch, lr):\n"
+        "    from sources.decoding import FACTOR as late\n"  # at the call
+        "    import sys; assert sys.modules['data'].FACTOR == late\n"
+        "    return lr * FACTOR * plots.FACTOR * late\n"
+    )
+    names = [own(code, f"{folder}/mine.py") for folder in "ab"]
+    before = dict(sys.modules)
+    assert unroll_all(names, 1, lr=1.0) == {"mine.f": [0.5**3], "mine.f-2": [0.25**3]}
+    assert sys.modules["data"] is data and str(tmp_path / "a") not in sys.path
+    assert {name for name in before if sys.modules.get(name) is not before[name]} == set()
+
+
+def test_a_schedule_is_given_what_it_takes_by_name(own):
+    code = "def f(epoch, lr, epochs, lr0, *, peak_lr=7, drop_factor): "
+    name = own(code + "return epochs + 10 * lr0 + 100 * peak_lr + 1000 * drop_factor\n")
+    assert unroll_all([name], 3, lr=2.0)["mine.f"] == [3 + 20 + 700 + 100] * 3
+    assert unroll_all([name], 3, lr=2.0, peak_lr=1.0)["mine.f"] == [3 + 20 + 100 + 100] * 3
+    chosen = find_schedule(name)
+    assert chosen.takes("lr") and chosen.takes("peak_lr") and chosen.takes("drop_factor")
+    assert not find_schedule("cosine").takes("lr") and not find_schedule("exp").takes("peak_lr")
+
+
+@pytest.mark.parametrize("epochs", [12, 50, 70])
+def test_an_own_cosine_ends_at_the_same_rate_for_any_number_of_epochs(own, epochs):
+    name = own(
+        "import math\ndef f(epoch, lr, epochs, lr0):\n"
+        "    return lr0 / 2 * (1 + math.cos(math.pi * epoch / (epochs - 1)))\n"
+    )
+    (rates,) = unroll_all([name], epochs, lr=1e-3).values()
+    assert rates[0] == 1e-3 and rates[-1] == 0 and len(rates) == epochs
+
+
+@pytest.mark.parametrize("epochs", [1, 10, 11, 12, 70])
+def test_the_cosine_ends_at_0_unless_it_is_all_warm_up(epochs):
+    rates = rates_of("cosine", epochs=epochs, peak_lr=1.0)
+    assert rates[:11] == [0.1 * epoch for epoch in range(min(epochs, 11))]
+    assert rates[-1] == 0 or 1 < epochs <= 11
+
+
+def test_a_function_of_another_signature_is_told_how_schedules_are_called(own):
+    for code in ("def f(epoch): return 1\n", "def f(epoch, lr, rate): return 1\n"):
+        with pytest.raises(Refusal, match=r"f is called with \(epoch, lr\), and it takes \(epoch"):
+            find_schedule(own(code))
+
+
 # ---- preview ----
 
 
@@ -226,7 +303,7 @@ def test_the_command_prints_the_four_columns_or_the_chosen_ones(own):
 
 
 def test_the_command_refuses_in_one_line_with_status_2():
-    refused = run_command("schedulers.py", "cosine")
+    refused = run_command("schedulers.py", "cosin")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("schedulers.py: error: unknown schedule 'cosine'")
     assert refused.stderr.count("\n") == 1
