@@ -87,6 +87,8 @@ def _merge_lines(table: Table, images: list[Image]) -> list[Image]:
 
 def _read_table(path: str) -> Table:
     title = one_line(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise Refusal(f"{title} is not a regular file")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             first = file.readline()
