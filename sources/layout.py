@@ -1,8 +1,8 @@
 """Which folders are the classes: one rule, and a sentence for each layout that it refuses.
 
 A folder of class folders is chosen only if no folder beside it, or beside a folder around it, holds
-images; beside a split may be other splits. All of this follows from how many images lie directly
-in which folder.
+images; beside training images may be other splits. All of this follows from how many images lie
+directly in which folder.
 """
 
 import os
@@ -62,7 +62,7 @@ def explain(images: Counts, title: Callable[[Parts], str]) -> str:
     whole = sets[0] if train is None and sets else train
     if sets and (others := _outside(whole, groups, images)):
         found = f"images lie beside the class folders in {title(whole)}: {_list(others, title)}"
-        return f"{found}; take these away, or put the images of a class directly into its folder"
+        return f"{found}; give a folder without these, or put images directly into their class"
     counted = join_some([f"{count} in {title(parts)}" for parts, count in images.items()])
     if not sets and any(groups):
         return f"images lie below class folders, not directly in them: {counted}"
@@ -132,8 +132,8 @@ def _is_outside(parts: Parts, group: Parts, classes: Counter[str]) -> bool:
     depth = next((depth for depth, (one, other) in enumerate(pairs) if one != other), None)
     if depth is None:  # one is in the other
         return len(parts) > len(group) and same_form(parts[len(group)]) not in classes
-    splits = {split_of(parts[depth]), split_of(group[depth])}
-    return None in splits or len(splits) == 1
+    # Only training images may have other splits beside them.
+    return split_of(group[depth]) != "train" or split_of(parts[depth]) in (None, "train")
 
 
 def _split_place(group: Parts) -> tuple[str | None, Parts]:
