@@ -62,6 +62,7 @@ def test_the_contact_sheet_shows_the_suspects_and_no_other_image(doubted, tmp_pa
     for row in range(IMAGES):
         pixels[f"val/{row // 20}/{row:02}.png"] = blue if row in suspects else green
     pictures = {name: encode(np.full((8, 9, 3), colour)) for name, colour in pixels.items()}
+    pictures["train/0/00.png"] = encode(np.full((8, 8, 3), red))  # not all equal
     dataset = data.load(write(tmp_path / "images", pictures))
     mistakes.write_contact_sheet(experiment, rank(experiment), dataset)
     with Image.open(doubted / "suspects.png") as sheet:
