@@ -1,8 +1,8 @@
 """Which folders are the classes: one rule, and a sentence for each layout that it refuses.
 
 A folder of class folders is chosen only if no folder beside it, or beside a folder around it, holds
-images; beside a split may be other splits. All of this follows from how many images lie directly
-in which folder.
+images; beside training images may be other splits. All of this follows from how many images lie
+directly in which folder.
 """
 
 import os
@@ -45,28 +45,30 @@ def explain(images: Counts, title: Callable[[Parts], str]) -> str:
     """Return why `find_sides` chose none; `title` names a folder for the user."""
     groups = _group_classes(images)
     for group, names in groups.items():
-        inside = join_some([title((*group, name)) for name in sorted(names)])
-        is_whole = len(names) > 1 or len(groups) == 1
-        if _have_masks(names):
-            advice = "put the images of each class, without masks, into one folder"
-            return f"images and masks lie side by side: {inside}; {advice}"
-        if is_whole and _are_parts(names):
-            return f"names equal but for a number are parts of one archive, not classes: {inside}"
-        if is_whole and _are_splits(names):
-            return f"splits hold images, but no class folders: {inside}"
+        if (len(names) > 1 or len(groups) == 1) and (reason := _explain_names(names)):
+            return f"{reason}: {_join([(*group, name) for name in sorted(names)], title)}"
     sets = [group for group, names in groups.items() if len(names) > 1]
     train = next((group for group in sets if _split_place(group)[0] == "train"), None)
     if len(sets) > 1 and train is None:
         advice = "give one of them, or, if they are classes, put their images directly into them"
-        return f"several folders hold class folders: {_list(sets, title)}; {advice}"
+        return f"several folders hold class folders: {_join(sets, title)}; {advice}"
     whole = sets[0] if train is None and sets else train
     if sets and (others := _outside(whole, groups, images)):
-        found = f"images lie beside the class folders in {title(whole)}: {_list(others, title)}"
-        return f"{found}; take these away, or put the images of a class directly into its folder"
+        found = f"images lie beside the class folders in {title(whole)}: {_join(others, title)}"
+        return f"{found}; give a folder without these, or put images directly into their class"
     counted = join_some([f"{count} in {title(parts)}" for parts, count in images.items()])
     if not sets and any(groups):
         return f"images lie below class folders, not directly in them: {counted}"
     return f"images are not in class folders: {counted}" if images else "no images"
+
+
+def _explain_names(names: Iterable[str]) -> str | None:
+    """Return why folders of images with these names are not classes, or None if they may be."""
+    if _have_masks(names):
+        return "images and masks lie side by side, where only images of one class should"
+    if _are_parts(names):
+        return "names equal but for a number are parts of one archive, not classes"
+    return "splits hold images, but no class folders" if _are_splits(names) else None
 
 
 def split_of(name: str) -> str | None:
@@ -82,7 +84,7 @@ def same_form(name: str) -> str:
     return unicodedata.normalize("NFC", os.fsencode(name).decode(errors="surrogateescape"))
 
 
-def _list(folders: Iterable[Parts], title: Callable[[Parts], str]) -> str:
+def _join(folders: Iterable[Parts], title: Callable[[Parts], str]) -> str:
     return join_some([title(parts) for parts in folders])
 
 
@@ -132,8 +134,8 @@ def _is_outside(parts: Parts, group: Parts, classes: Counter[str]) -> bool:
     depth = next((depth for depth, (one, other) in enumerate(pairs) if one != other), None)
     if depth is None:  # one is in the other
         return len(parts) > len(group) and same_form(parts[len(group)]) not in classes
-    splits = {split_of(parts[depth]), split_of(group[depth])}
-    return None in splits or len(splits) == 1
+    # Only training images may have other splits beside them.
+    return split_of(group[depth]) != "train" or split_of(parts[depth]) in (None, "train")
 
 
 def _split_place(group: Parts) -> tuple[str | None, Parts]:

@@ -1,6 +1,9 @@
 """What all sources of images share: a listing made once, and a `Source` that reads images again."""
 
+import errno
 import hashlib
+import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +29,9 @@ class FileParts(Source):
     def read(self, rows: Iterable[int]) -> Iterator[bytes | OSError]:
         for path, offset, size in super().read(rows):
             try:
+                # A named pipe would wait for ever.
+                if not stat.S_ISREG(os.stat(path).st_mode):
+                    raise OSError(errno.EINVAL, "not a regular file")
                 with open(path, "rb") as file:
                     file.seek(offset)
                     encoded = file.read(size)

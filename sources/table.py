@@ -87,6 +87,8 @@ def _merge_lines(table: Table, images: list[Image]) -> list[Image]:
 
 def _read_table(path: str) -> Table:
     title = one_line(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise Refusal(f"{title} is not a regular file")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             first = file.readline()
@@ -199,7 +201,8 @@ def _find_files(table: Table, folder: str, names: list[str], left_out: Sequence[
             advice = "move the table into the folder of its images"
             problems.append(f"line {line}: {one_line(name)} may be {several}; {advice}")
         else:
-            problems.append(f"line {line}: no image {one_line(name)} is beside or below the table")
+            reason = f"no image {one_line(name)} is beside or below the table"
+            problems.append(f"line {line}: {reason if name else 'it names no file'}")
     table.refuse(problems)
     return paths
 

@@ -83,6 +83,17 @@ def test_links_are_followed_but_not_in_circles_and_damaged_if_they_lead_nowhere(
         decode(read_all(dataset)[-1])
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_named_pipes_are_damaged_images_and_no_tables(tmp_path):
+    root = write(tmp_path, classes(6, 6))
+    os.mkfifo(tmp_path / "a/pipe.png")
+    os.mkfifo(tmp_path / "labels.csv")
+    images = dict(zip(data.load(root).names, read_all(data.load(root)), strict=True))
+    with pytest.raises(DamagedImage, match="cannot be read: not a regular file"):
+        decode(images[f"{root}/a/pipe.png"])
+    assert refusal(tmp_path / "labels.csv") == f"{root}/labels.csv is not a regular file"
+
+
 TRAIN = classes(6, 6, prefix="train/")
 
 

@@ -74,9 +74,9 @@ def loose(*places):
 
 NOT_READ = "needed are CLASS/* or train/CLASS/* with .jpg .jpeg .png .bmp .gif .webp"
 SEVERAL = "several folders hold class folders: {}; give one of them, or, if they are classes, put"
-BESIDE = "images lie beside the class folders in {}: {}; take these away, or put the images of a"
+BESIDE = "images lie beside the class folders in {}: {}; give a folder without these, or put ima"
 BELOW = "images lie below class folders, not directly in them: {}; "
-MASKS = "images and masks lie side by side: {}; put the images of each class, without masks"
+MASKS = "images and masks lie side by side, where only images of one class should: {}; "
 PARTS = "names equal but for a number are parts of one archive, not classes: {}; "
 LOOSE = "splits hold images, but no class folders: {}; "
 UNUSABLE = {
@@ -129,6 +129,13 @@ UNUSABLE = {
     ),
     "more images": (
         TRAIN | classes(50, names=["extra"]), BESIDE.format("ROOT/train", "ROOT/extra"),
+    ),
+    "classes of validation alone": (
+        classes(9, 9, prefix="val/") | loose("train"), BESIDE.format("ROOT/val", "ROOT/train"),
+    ),
+    "no training images": (
+        classes(20, 20, prefix="val/") | classes(2, 2, prefix="test/"),
+        SEVERAL.format("ROOT/val, ROOT/test"),
     ),
     "a class below": (TRAIN | loose("train/c/x"), BESIDE.format("ROOT/train", "ROOT/train/c/x")),
 }  # fmt: skip

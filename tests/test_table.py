@@ -173,6 +173,7 @@ WRONG = {
     "no label": (labelled(["2.png", ""]), None, ": line 4 has no label"),
     "two labels": (labelled(["0", "b"]), None, "line 4: ROOT/0.png has another label or split"),
     "no file": (labelled(["9.png", "b"]), None, "line 4: no image 9.png is beside or below the "),
+    "no name": (labelled(["", "b"]), None, "line 4: it names no file"),
     "two files": (labelled(["x", "a"]), None, "line 4: x may be ROOT/p/x.png or ROOT/q/x.png"),
 }
 
