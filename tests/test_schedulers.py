@@ -305,5 +305,5 @@ def test_the_command_prints_the_four_columns_or_the_chosen_ones(own):
 def test_the_command_refuses_in_one_line_with_status_2():
     refused = run_command("schedulers.py", "cosin")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("schedulers.py: error: unknown schedule 'cosine'")
+    assert refused.stderr.startswith("schedulers.py: error: unknown schedule 'cosin'")
     assert refused.stderr.count("\n") == 1
