@@ -193,7 +193,7 @@ def noise_samples(folder: Path, recipe: Recipe, count: int) -> cache.Samples:
     noise.tofile(folder / cache.ROWS)
     labels = np.arange(count, dtype=np.int32) % CLASSES
     validation, training = np.split(np.arange(count), [round(HELD_OUT * count)])
-    return cache.Samples(store, labels, CLASSES, training, validation)
+    return cache.Samples(cache.Rows(store, count), labels, CLASSES, training, validation)
 
 
 def epoch_seconds(

@@ -166,8 +166,9 @@ def _prepare(
         dataset = dataset.without(computed.damaged)
     labels[dataset.rows] = dataset.labels
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
-    samples = cache.Samples(computed.stores[0], labels, len(dataset.class_names), *sides)
-    frozen = replace(samples, store=computed.stores[-1])
+    rows = [cache.open_rows(store, len(labels)) for store in computed.stores]
+    samples = cache.Samples(rows[0], labels, len(dataset.class_names), *sides)
+    frozen = replace(samples, rows=rows[-1])
     counts = map(list, zip(*dataset.counts().values(), strict=True))
     about = results.Data(dataset.name, dataset.class_names, *counts, left_out, notes)
     config = Config(settings, schedules, about, conditions, _commit(), platform.python_version())

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -63,21 +64,54 @@ class Features:
     computed: int  # images passed now; the others came from the cache
 
 
+class Rows:
+    """The rows of a store in one open file, which stays whole if its name is removed."""
+
+    def __init__(self, store: Store, count: int):
+        """Open the file of so many rows; raises OSError, or Refusal if it is too small."""
+        self.store, self._count = store, count
+        self._path = store.directory / ROWS
+        self._file = open(self._path, "rb")  # noqa: SIM115
+        # Copy-on-write: DLPack, by which TensorFlow shares the memory, takes no read-only array.
+        self._require_whole()
+        self._map = np.memmap(self._file, np.float32, "c", shape=(count, *store.row_shape))
+
+    def __reduce__(self) -> tuple:
+        """Pickle the place: whoever gets it opens and verifies the file anew."""
+        return open_rows, (self.store, self._count)
+
+    def map(self) -> np.memmap:
+        """Return the rows, float32 (N, *row_shape); raises Refusal if the file was cut."""
+        self._require_whole()
+        return self._map
+
+    def _require_whole(self) -> None:
+        # To touch what is no longer there would kill the process.
+        if os.fstat(self._file.fileno()).st_size < self._count * self.store.row_bytes:
+            raise Refusal(f"{self._path} was cut by another process; repeat the command")
+
+
+def open_rows(store: Store, count: int) -> Rows:
+    """Open the rows of a store and verify all checksums on this file; raises Refusal."""
+    rows = Rows(store, count)
+    for start in range(0, count, SHARD):
+        part = range(start, min(start + SHARD, count))
+        record = files.read_json(_shard_path(store, part))
+        if record.get("sha256") != hashlib.sha256(rows.map()[part.start : part.stop]).hexdigest():
+            changed = "was changed by another process while it was used; repeat the command"
+            raise Refusal(f"{store.directory} {changed}")
+    return rows
+
+
 @dataclass(frozen=True)
 class Samples:
     """Cached features with their labels and sides; N images."""
 
-    store: Store
+    rows: Rows
     labels: np.ndarray  # (N,) int32, -1: left out
     classes: int
     train: np.ndarray  # rows that are trained on
     validation: np.ndarray
-
-    def map(self) -> np.memmap:
-        """Return the features, float32 (N, *row_shape), mapped from their file."""
-        # Copy-on-write: DLPack, by which TensorFlow shares the memory, takes no read-only array.
-        shape = len(self.labels), *self.store.row_shape
-        return np.memmap(self.store.directory / ROWS, np.float32, "c", shape=shape)
 
 
 @dataclass(frozen=True)
@@ -210,7 +244,7 @@ def _provide_shard(task: ShardTask) -> Shard:
     record = {"images": count, "damaged": damaged, "remarks": remarks}
     for store, array, known in zip(task.stores, arrays, records, strict=True):
         if known is None:
-            _write_shard(store, task.rows, array, record)
+            write_shard(store, task.rows, array, record)
     return Shard(**record, computed=count - len(damaged), note=note)
 
 
@@ -226,12 +260,28 @@ def _read_shard(store: Store, rows: range) -> tuple[dict | None, str | None]:
     with contextlib.suppress(Refusal, OSError):
         record = files.read_json(path)
         content = np.fromfile(store.directory / ROWS, np.uint8, size, offset=begin)
-        if record.pop("sha256", None) == hashlib.sha256(content).hexdigest():
+        if record.pop("sha256", None) == hashlib.sha256(content).hexdigest() and _is_record(
+            record, rows
+        ):
             return record, None
     return None, f"cache: {path} is damaged and is made again"
 
 
-def _write_shard(store: Store, rows: range, array: np.ndarray, record: dict) -> None:
+def _is_record(record: dict, rows: range) -> bool:
+    """Whether the record of a shard holds what a Shard has of it."""
+    if record.keys() != {"images", "damaged", "remarks"} or record["images"] != len(rows):
+        return False
+    lists = record["damaged"], record["remarks"]
+    if not all(isinstance(some, list) for some in lists):
+        return False
+    pairs = [pair for some in lists for pair in some]
+    return all(
+        isinstance(pair, list) and [type(part) for part in pair] == [int, str] and pair[0] in rows
+        for pair in pairs
+    )
+
+
+def write_shard(store: Store, rows: range, array: np.ndarray, record: dict) -> None:
     """Write the rows of a shard, then its record."""
     rows_path, (begin, _) = store.directory / ROWS, _extent(store, rows)
     store.directory.mkdir(parents=True, exist_ok=True)

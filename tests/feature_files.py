@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 import model
-from features.cache import Samples, Store
+from features.cache import Rows, Samples, Store
 from training.heads import Heads
 from training.trainer import Task
 
@@ -21,6 +21,8 @@ def make_task(folder, classes=6, count=330, **changes):
     values = np.maximum(centres[labels] + random.normal(0, 3, (count, model.FEATURES)), 0)
     (values / 8).astype(np.float32).tofile(folder / "features.f32")
     train, validation = np.split(np.arange(count), [count * 2 // 3])
-    samples = Samples(Store(folder, (model.FEATURES,)), labels, classes, train, validation)
+    samples = Samples(
+        Rows(Store(folder, (model.FEATURES,)), count), labels, classes, train, validation
+    )
     task = Task(Heads, samples, RECIPE, RATES, seed=0, batch_size=64, dropout=0.2)
     return replace(task, **changes)

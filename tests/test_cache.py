@@ -1,8 +1,11 @@
 """Features are the backbone's, bit-identical however they are computed, and the cache is right."""
 
 import functools
+import json
+import os
 import pickle
 import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,3 +175,53 @@ def test_a_cache_that_will_be_large_says_so_before_it_is_written(
     assert capsys.readouterr().out == f"note: features will take 0.0 GB in {tmp_path}\n"
     extract(dataset, tmp_path)
     assert capsys.readouterr().out == ""
+
+
+def test_open_rows_stay_right_whatever_happens_to_the_name(dataset, tmp_path):
+    found = extract(dataset, tmp_path)
+    rows = cache.open_rows(found.stores[0], len(dataset.labels))
+    before = rows.map().copy()
+    shutil.rmtree(found.stores[0].directory)
+    found.stores[0].directory.mkdir()  # and another process begins to fill it again
+    np.zeros_like(before).tofile(found.stores[0].directory / cache.ROWS)
+    np.testing.assert_array_equal(rows.map(), before)
+    with pytest.raises(Refusal, match="shard-00000.json cannot be read"):
+        cache.open_rows(found.stores[0], len(dataset.labels))
+
+
+def test_rows_that_were_changed_or_cut_after_the_extraction_are_refused(dataset, tmp_path):
+    (store,), count = extract(dataset, tmp_path).stores, len(dataset.labels)
+    path = store.directory / cache.ROWS
+    content = path.read_bytes()
+    rows = cache.open_rows(store, count)
+    assert pickle.loads(pickle.dumps(rows)).map().tobytes() == content
+    path.write_bytes(bytes(ROW_BYTES) + content[ROW_BYTES:])
+    with pytest.raises(Refusal, match="was changed by another process while it was used"):
+        pickle.loads(pickle.dumps(rows))
+    os.truncate(path, len(content) - 1)
+    for use in (rows.map, lambda: cache.open_rows(store, count)):
+        with pytest.raises(Refusal, match="features.f32 was cut by another process"):
+            use()
+
+
+RECORDS = {
+    "no field": lambda record: record.pop("damaged"),
+    "another field": lambda record: record.update(x=1),
+    "a count": lambda record: record.update(images=3),
+    "text": lambda record: record.update(remarks="x"),
+    "a row elsewhere": lambda record: record.update(damaged=[[99, "x"]]),
+    "a bare number": lambda record: record.update(damaged=[1]),
+}
+
+
+@pytest.mark.parametrize("change", RECORDS.values(), ids=RECORDS)
+def test_a_record_of_another_form_is_made_again(dataset, tmp_path, change, capsys):
+    found = extract(dataset, tmp_path)
+    path = found.stores[0].directory / "shard-00000.json"
+    content = path.read_bytes()
+    record = json.loads(content)
+    change(record)
+    path.write_text(json.dumps(record))
+    assert extract(dataset, tmp_path).computed == 10
+    assert "shard-00000.json is damaged and is made again" in capsys.readouterr().err
+    assert path.read_bytes() == content

@@ -49,7 +49,7 @@ def assert_equal(first, second):
 
 def test_heads_side_by_side_are_plain_keras_fits_one_by_one(tmp_path):
     task = make_task(tmp_path, dropout=0.0)
-    samples, values = task.samples, np.array(task.samples.map())
+    samples, values = task.samples, np.array(task.samples.rows.map())
     images, labels = values[samples.validation], samples.labels[samples.validation]
     for label, (metrics, head) in train(task).items():
         dense = keras.layers.Dense(6, activation="softmax")
@@ -79,7 +79,9 @@ def test_training_on_features_is_training_through_the_whole_frozen_model(images,
     with Threads(2) as executor:
         computed = cache.extract(dataset, recipe, tmp_path, False, executor)
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
-    samples = cache.Samples(computed.stores[0], dataset.labels, 3, *sides)
+    samples = cache.Samples(
+        cache.open_rows(computed.stores[0], len(dataset.labels)), dataset.labels, 3, *sides
+    )
     task = Task(Heads, samples, recipe, {"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)
     pixels = np.stack([decode(encoded) for encoded in dataset.source.read(dataset.rows)])
     kernel = model.initial_kernel(3, seed=0)

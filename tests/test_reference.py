@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from features.cache import Samples, Store
+from features.cache import Rows, Samples, Store
 from training import reference
 
 TRAIN, VALIDATION = np.split(np.arange(600), [400])
@@ -22,7 +22,9 @@ def make_features(classes):
 def solve(folder, values, labels, train, validation):
     """Write features to a file and return their reference."""
     values.tofile(folder / "features.f32")
-    samples = Samples(Store(folder, (1280,)), labels, int(labels.max()) + 1, train, validation)
+    samples = Samples(
+        Rows(Store(folder, (1280,)), len(values)), labels, int(labels.max()) + 1, train, validation
+    )
     return reference.solve_reference(samples)
 
 

@@ -13,7 +13,7 @@ from conftest import PROJECT, numbers, run_command, run_experiment
 from experiment_files import write_experiment
 from feature_files import make_task
 
-from features.cache import Samples, Store
+from features.cache import Samples
 from runtime import files, tasks
 from runtime.messages import Refusal
 from storage import audit, results
@@ -38,10 +38,7 @@ def tuned(directory, task, seeds=(0, 1)):
 
 def test_a_fifth_of_each_class_is_held_out_and_the_seed_draws_it(tmp_path):
     labels, rows = np.repeat(np.int32([0, 1, 2, 3]), [50, 20, 2, 1]), np.arange(73)
-    samples = [
-        tune.hold_out(Samples(Store(tmp_path, (1280,)), labels, 4, rows, rows), seed)
-        for seed in (0, 0, 1)
-    ]
+    samples = [tune.hold_out(Samples(None, labels, 4, rows, rows), seed) for seed in (0, 0, 1)]
     held_out, again, other = (split.validation for split in samples)
     assert np.bincount(labels[held_out], minlength=4).tolist() == [10, 4, 1, 0]
     assert sorted([*held_out, *samples[0].train]) == list(rows)

@@ -26,7 +26,7 @@ def solve_reference(samples: Samples) -> Reference:
     C is chosen on training images, by two folds, and belongs to the features as they are. Of more
     than MOST_REFERENCE_IMAGES as many are drawn at random, but always the same.
     """
-    values, labels = samples.map(), samples.labels
+    values, labels = samples.rows.map(), samples.labels
     train = np.random.default_rng(0).permutation(samples.train)
     # An image of each class comes first, so that the limit loses no class.
     first = np.unique(labels[train], return_index=True)[1]

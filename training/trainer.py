@@ -102,7 +102,7 @@ _thread = threading.local()  # A thread keeps its last trainer, because tracing 
 def find_trainer(task: Task) -> Trainer:
     """Return this thread's trainer for a task: the last one again if its task was alike."""
     samples, width = task.samples, task.trainer.width(task)
-    data = samples.store.directory, samples.labels.tobytes(), task.recipe
+    data = samples.rows.store.directory, samples.labels.tobytes(), task.recipe
     key = task.trainer, width, data, task.batch_size, task.dropout
     if getattr(_thread, "key", None) != key:
         # The lock lets one thread build at a time, because Keras' random weights have one seed.
@@ -125,6 +125,7 @@ def train(
         rates = {label: every[epoch] for label, every in task.rates.items() if every[epoch:]}
         ending = [label for label in rates if epoch + 1 == len(task.rates[label])]
         trainer.set_rates(rates)
+        task.samples.rows.map()  # It must not have been cut.
         training = trainer.train_epoch(epoch_rows(task, epoch))
         outputs = trainer.validate(validation) if ending or not task.only_last else {}
         metrics = {label: describe_epoch(training[label], outputs.get(label)) for label in rates}
@@ -186,7 +187,7 @@ def judge(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def map_rows(samples: Samples) -> tf.Tensor:
     """Return the cached rows as a tensor that shares their mapped memory."""
-    return tf.experimental.dlpack.from_dlpack(samples.map().__dlpack__())
+    return tf.experimental.dlpack.from_dlpack(samples.rows.map().__dlpack__())
 
 
 def chunks(rows: np.ndarray) -> list[np.ndarray]:
