@@ -204,10 +204,13 @@ def _complete(folder: Path, prepared: Prepared, executor: Executor) -> None:
             if settings.tune:
                 read = audit.read_tuning, folder, config
                 seeds = [seed for seed in range(settings.seeds) if not _is_whole(*read, seed)]
-                tune.tune_seeds(folder, config.schedules, base, seeds, executor, bar)
+                tune.tune_seeds(
+                    folder, config.schedules, base, config.conditions, seeds, executor, bar
+                )
             runs.train_missing(folder, config, base, executor, bar)
         if solving:
-            results.write_reference(folder, solving.result())
+            solved = replace(solving.result(), conditions=config.conditions.key)
+            results.write_reference(folder, solved)
         experiment = audit.read_experiment(folder)
         ranking = rank(experiment)
         runs.write_means(folder, experiment.runs)

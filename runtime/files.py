@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import filelock
 
@@ -43,15 +43,25 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomically(path, text.encode(errors="backslashreplace"))
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
     """Return the object in a JSON file; raises Refusal where there is none."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
         raise Refusal(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise Refusal(f"{path} does not hold a JSON object")
     return value
+
+
+def sync(path: str | Path) -> None:
+    """Wait until a file is on the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def hash_file(path: str | Path) -> str:
@@ -67,4 +77,7 @@ def lock(directory: Path) -> Iterator[None]:
             yield
     except filelock.Timeout:
         reason = "another process is working on it; wait, or choose another --name"
+        raise Refusal(f"{directory}: {reason}") from None
+    except NotImplementedError:
+        reason = "this file system has no locks; choose a --logdir on another one"
         raise Refusal(f"{directory}: {reason}") from None

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.messages import Refusal
+from runtime import files
+from runtime.messages import Refusal, describe
 from storage import events, results
+from storage.dataclass_files import read_dataclass
 from storage.results import (
     Conditions,
     Config,
@@ -61,12 +63,14 @@ def audit_run(
     Raises Refusal, naming the run and both values, where they do not.
     """
     run = results.run_directory(experiment, label, seed)
-    result = results.read_dataclass(results.Result, run / results.RESULT)
+    result = read_dataclass(results.Result, run / results.RESULT)
     if (result.schedule, result.seed) != (label, seed):
         raise Refusal(f"{run}: result.json is of {result.schedule} seed {result.seed}")
     compare_conditions(run, result.conditions, config.conditions)
     if result.rate != planned_rates(config, tuning, label) or result.peak_lr != max(result.rate):
         raise Refusal(f"{run}: result.json has other rates than its schedule")
+    for name in results.VOUCHED if result.sha256 else ():
+        _compare_checksum(run / name, result.sha256.get(name))
     for name, logged in events.read_curves(run).items():
         curve = result.curve(name)
         if not len(logged) == len(curve) == len(result.rate):
@@ -96,6 +100,21 @@ def _compare_means(
         raise Refusal(f"{path}: loss {mean:.6g} of its images, {loss} was logged")
 
 
+def _compare_checksum(path: Path, checksum: str | None) -> None:
+    """Raise Refusal if a file is not the one that result.json vouches for.
+
+    Weights may be missing, since they are large and only an export needs them.
+    """
+    if path.name == results.WEIGHTS and not path.exists():
+        return
+    try:
+        found = files.hash_file(path)
+    except OSError as error:
+        raise Refusal(describe(error, path)) from None
+    if found != checksum:
+        raise Refusal(f"{path} is not the file that {results.RESULT} vouches for")
+
+
 def compare_conditions(path: Path, actual: Conditions, wanted: Conditions) -> None:
     """Raise Refusal that names the first condition with two values."""
     for name, value in vars(wanted).items():
@@ -105,13 +124,20 @@ def compare_conditions(path: Path, actual: Conditions, wanted: Conditions) -> No
             raise Refusal(f"{path} {reason}; {advice}")
 
 
+def _require_conditions(path: Path, found: str | None, config: Config) -> None:
+    """Raise Refusal if a file was made under other conditions; older ones do not say."""
+    if found not in (None, config.conditions.key):
+        raise Refusal(f"{path} was made under other conditions")
+
+
 def read_reference(experiment: Path, config: Config) -> Reference | None:
     """Return the reference or None; raises Refusal where its two files disagree."""
     path = experiment / results.REFERENCE
     if not path.exists():
         return None
     outputs = results.read_outputs(path.with_suffix(".npz"), config.data)
-    reference = results.read_dataclass(Reference, path, outputs=outputs)
+    reference = read_dataclass(Reference, path, outputs=outputs)
+    _require_conditions(path, reference.conditions, config)
     _compare_means(path, outputs, reference.val_categorical_accuracy, reference.val_loss)
     return reference
 
@@ -121,9 +147,12 @@ def read_tuning(experiment: Path, config: Config, seed: int) -> Tuning | None:
     if not config.settings.tune:
         return None
     path = results.tuning_path(experiment, seed)
-    tuning = results.read_dataclass(Tuning, path)
+    tuning = read_dataclass(Tuning, path)
+    _require_conditions(path, tuning.conditions, config)
     if set(tuning.loss) != set(config.schedules):
         raise Refusal(f"{path} is not of the schedules in config.json")
+    if any(len(losses) != len(tuning.peaks) for losses in tuning.loss.values()):
+        raise Refusal(f"{path} does not hold a loss for every peak")
     if tuning.chosen != results.choose_peaks(tuning.peaks, tuning.loss):
         raise Refusal(f"{path}: the chosen peaks are not those of least loss")
     return tuning

@@ -17,22 +17,25 @@ training/runs.py puts runs in place, events.py knows event files, verdict/ adds 
 """
 
 import dataclasses
+import hashlib
+import json
 import math
-import zipfile
-import zlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from runtime import files
-from runtime.messages import Refusal
+from runtime.messages import Refusal, first_line, one_line
 from schedulers import scale_to_peak
+from storage.dataclass_files import read_dataclass
 from storage.settings import Settings
 
 FORMAT = 4  # raise it when what is stored, or how a run is computed, changes
 CONFIG, RESULT, WEIGHTS, VALIDATION = "config.json", "result.json", "weights.npz", "validation.npz"
+VOUCHED = WEIGHTS, VALIDATION  # files of a run whose sha256 is in its result.json
 REFERENCE, IMAGES, EXPORTS = "reference.json", "validation-images.txt", "exports.json"
 # Training images that the reference is fitted on, so that its time and memory stay bounded.
 MOST_REFERENCE_IMAGES = 20_000
@@ -67,8 +70,14 @@ class Conditions:
     tensorflow: str
     keras: str
     numpy: str
+    # What came later has a default: what was done before.
     fine_tune: str | None = None  # the first block that is trained; None: the head alone
     steps_per_epoch: int | None = None  # None: one pass over the training images
+
+    @property
+    def key(self) -> str:
+        """A hash of all conditions, for what is stored beside runs."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,7 @@ class Result:
     # Of the model before its first epoch, on the validation images.
     untrained_accuracy: float | None = None
     untrained_loss: float | None = None
+    sha256: dict[str, str] | None = None  # of files beside it, by name; None: not kept
 
     def curve(self, name: str) -> np.ndarray:
         """Return a curve as float64 (epochs,), NaN where it is not finite."""
@@ -147,6 +157,7 @@ class Reference:
     val_categorical_accuracy: float
     val_loss: float
     outputs: Outputs
+    conditions: str | None = None  # hash of the conditions that it was made under
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,7 @@ class Tuning:
     peaks: list[float]
     loss: dict[str, list[float | None]]  # label -> loss of every peak on the held-out fifth
     chosen: dict[str, float]  # label -> peak; without labels whose heads all diverged
+    conditions: str | None = None  # hash of the conditions that it was made under
 
 
 @dataclass(frozen=True)
@@ -221,6 +233,15 @@ def write_config(experiment: Path, config: Config, images: list[str]) -> None:
     files.write_atomically(experiment / IMAGES, text.encode(errors="backslashreplace"))
 
 
+def read_image_names(experiment: Path) -> list[str]:
+    """Return the names of the validation images; raises Refusal."""
+    path = experiment / IMAGES
+    # A link in an experiment of others could show any file.
+    if path.is_symlink() or not path.is_file():
+        raise Refusal(f"{path} is not a file; restore it")
+    return path.read_text("utf-8").splitlines()
+
+
 def write_outputs(path: Path, outputs: Outputs) -> None:
     """Write predicted, label and loss of every validation image."""
     np.savez_compressed(path, **vars(outputs))
@@ -240,34 +261,6 @@ def write_reference(experiment: Path, reference: Reference) -> None:
     files.write_json(path, numbers)
 
 
-def read_dataclass(kind: type, path: Path, **others: Any) -> Any:
-    """Return the dataclass in a JSON file, with `others` not in it; raises Refusal.
-
-    A field that the file lacks takes its default, so that a new one leaves old experiments
-    readable; the class lists in RETIRED what only older files hold.
-    """
-    return _build(kind, files.read_json(path) | others, path)
-
-
-def _build(kind: type, value: dict[str, Any], path: Path) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    value = {name: value[name] for name in value if name not in getattr(kind, "RETIRED", ())}
-    wrong = [f"unknown: {name}" for name in sorted(value.keys() - fields.keys())]
-    lacking = [name for name in fields if name not in value and not _has_default(fields[name])]
-    wrong += [f"missing: {name}" for name in lacking]
-    if wrong:
-        reason = f"not in the format of this version ({'; '.join(wrong)})"
-        raise Refusal(f"{path} is {reason}; restore it, or start a new experiment")
-    for name, content in value.items():
-        if dataclasses.is_dataclass(fields[name].type) and isinstance(content, dict):
-            value[name] = _build(fields[name].type, content, path)
-    return kind(**value)
-
-
-def _has_default(field: dataclasses.Field) -> bool:
-    return not field.default is field.default_factory is dataclasses.MISSING
-
-
 def read_config(experiment: Path) -> Config:
     """Return config.json; raises Refusal where it is missing or in another format."""
     path = experiment / CONFIG
@@ -277,6 +270,10 @@ def read_config(experiment: Path) -> Config:
     if config.conditions.format != FORMAT:
         reason = f"is of format {config.conditions.format}, this version has {FORMAT}"
         raise Refusal(f"{path} {reason}; use the commit in it")
+    for label in config.schedules:
+        # Its runs are written to a folder of this name, and replaced there.
+        if not re.fullmatch(r"\w[\w.-]*", label):
+            raise Refusal(f"{path}: {one_line(label)!r} is not a plain folder name; restore it")
     return config
 
 
@@ -285,8 +282,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise Refusal(f"{path} cannot be read: {error}") from None
+    # A damaged archive raises almost anything.
+    except Exception as error:
+        raise Refusal(f"{path} cannot be read: {first_line(error)}") from None
 
 
 def read_outputs(path: Path, data: Data) -> Outputs:
@@ -298,6 +296,9 @@ def read_outputs(path: Path, data: Data) -> Outputs:
     count = sum(data.validation)
     if any(array.shape != (count,) for array in vars(outputs).values()):
         raise Refusal(f"{path} does not hold {count} validation images")
+    kinds = [array.dtype.kind for array in vars(outputs).values()]
+    if kinds != ["i", "i", "f"] or outputs.label.min(initial=0) < 0:
+        raise Refusal(f"{path} does not hold classes and losses")
     if np.bincount(outputs.label, minlength=len(data.validation)).tolist() != data.validation:
         raise Refusal(f"{path}: its labels are not those of the validation images")
     return outputs
@@ -307,4 +308,7 @@ def finished_runs(experiment: Path) -> list[tuple[str, int]]:
     """List the label and seed of every run with a result, whatever is in it."""
     runs = [path.parent for path in experiment.glob(f"*/seed-*/{RESULT}")]
     names = [(run.parent.name, run.name.removeprefix("seed-")) for run in runs]
-    return sorted((label, int(seed)) for label, seed in names if seed.isdecimal())
+    # Not 00, which would be another folder of seed 0.
+    return sorted(
+        (label, int(seed)) for label, seed in names if re.fullmatch("0|[1-9][0-9]*", seed)
+    )

@@ -8,11 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import RESUME, numbers, run_command
-from experiment_files import IMAGES, make_outputs, write_experiment, write_reference, write_run
+from experiment_files import (
+    CONDITIONS,
+    IMAGES,
+    make_outputs,
+    write_experiment,
+    write_reference,
+    write_run,
+)
 
 import report
+from runtime import files
 from runtime.messages import Refusal
 from storage import audit, events, results
+from storage.dataclass_files import read_dataclass
 
 RUN = "linear/seed-1"
 LOG = f"validation/{events.FILE}"
@@ -92,7 +101,7 @@ def cut(name, count, run=RUN):
 
 
 def log_another_rate(experiment):
-    curves = vars(results.read_dataclass(results.Result, experiment / RUN / results.RESULT))
+    curves = vars(read_dataclass(results.Result, experiment / RUN / results.RESULT))
     for side in events.SIDES:
         (experiment / RUN / side / events.FILE).unlink()
     for epoch, rate in enumerate([4e-5, 4.00001e-5, 4e-6]):
@@ -177,3 +186,123 @@ def test_an_experiment_without_a_finished_run_or_without_config_is_refused(tmp_p
         audit.read_experiment(tmp_path / "x")
     with pytest.raises(Refusal, match=r"does not hold config\.json"):
         audit.read_experiment(tmp_path)
+
+
+FIRST = "exp/seed-0"
+RUN_FILES = ["weights.npz", "validation.npz", "result.json"]
+
+
+def flip(content, at):
+    """Return a content with one bit changed."""
+    changed = bytearray(content)
+    changed[at] ^= 1
+    return bytes(changed)
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "zeros at the end": lambda content: content[:-40] + bytes(40),
+    "a flipped bit": lambda content: flip(
+        content, 20 if content[:1] == b"{" else len(content) // 2
+    ),
+    "another kind of file": lambda content: b"\x80\x04N.",
+}
+
+
+def vouch(run):
+    """Let result.json vouch for the files beside it."""
+    np.savez(run / "weights.npz", kernel=np.ones((1280, 3), np.float32))
+    result = files.read_json(run / results.RESULT)
+    result["sha256"] = {name: files.hash_file(run / name) for name in results.VOUCHED}
+    files.write_json(run / results.RESULT, result)
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_a_damaged_file_of_a_run_is_refused_whatever_its_damage(tmp_path, name, damage):
+    experiment = write_experiment(tmp_path / "x", {"exp": [50]})
+    path = experiment / FIRST / name
+    vouch(path.parent)
+    audit.read_experiment(experiment)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(Refusal, match=f"{name}|result.json|exp/seed-0"):
+        audit.read_experiment(experiment)
+
+
+def test_weights_of_another_run_are_refused_and_missing_ones_are_not(tmp_path):
+    experiment = write_experiment(tmp_path / "x", {"exp": [50]})
+    vouch(experiment / FIRST)
+    np.savez(experiment / FIRST / "weights.npz", kernel=np.zeros((1280, 3), np.float32))
+    with pytest.raises(Refusal, match="weights.npz is not the file that result.json vouches for"):
+        audit.read_experiment(experiment)
+    (experiment / FIRST / "weights.npz").unlink()
+    audit.read_experiment(experiment)
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", ["reference.json", "reference.npz", "tuning/seed-0.json"])
+def test_a_damaged_reference_or_grid_is_refused(tmp_path, name, damage):
+    grids = [{"exp": [3, 1, 2, 4]}]
+    experiment = write_experiment(tmp_path / "x", {"exp": [50]}, grids=grids)
+    write_reference(experiment)
+    path = experiment / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(Refusal, match=f"{path.stem}"):
+        audit.read_experiment(experiment)
+
+
+@pytest.mark.parametrize("name", ["reference.json", "tuning/seed-0.json"])
+def test_a_reference_or_grid_made_under_other_conditions_is_refused(tmp_path, name):
+    grids = [{"exp": [3, 1, 2, 4]}]
+    experiment = write_experiment(tmp_path / "x", {"exp": [50]}, grids=grids)
+    write_reference(experiment)
+    content = files.read_json(experiment / name)
+    files.write_json(experiment / name, content | {"conditions": "0123456789abcdef"})
+    with pytest.raises(Refusal, match="was made under other conditions"):
+        audit.read_experiment(experiment)
+    files.write_json(experiment / name, content | {"conditions": CONDITIONS.key})
+    config = results.read_config(experiment)
+    assert audit.read_reference(experiment, config) and audit.read_tuning(experiment, config, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "field"),
+    [
+        ("config.json", {"schedules": {"exp": ["1e-3"]}}, "schedules"),
+        ("config.json", {"schedules": []}, "schedules"),
+        ("config.json", {"git_commit": 7}, "git_commit"),
+        ("exp/seed-0/result.json", {"seed": True}, "seed"),
+        ("exp/seed-0/result.json", {"loss": "0.3"}, "loss"),
+        ("exp/seed-0/result.json", {"sha256": {"weights.npz": 1}}, "sha256"),
+    ],
+)
+def test_a_field_of_another_type_is_refused_by_name(tmp_path, name, change, field):
+    path = write_experiment(tmp_path / "x", {"exp": [50]}) / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(Refusal, match=rf"{path.name} is not in .*of another type: {field}\b"):
+        audit.read_experiment(tmp_path / "x")
+
+
+@pytest.mark.parametrize("label", ["../../victim", "/victim", "..", ".hidden", "a/b", "a\nb", ""])
+def test_a_label_that_is_not_a_plain_folder_name_is_refused(tmp_path, label):
+    path = write_experiment(tmp_path / "x", {"exp": [50]}) / results.CONFIG
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"schedules": {label: [1e-3]}}))
+    with pytest.raises(Refusal, match="is not a plain folder name; restore it"):
+        audit.read_experiment(tmp_path / "x")
+
+
+def test_another_folder_of_the_same_seed_is_not_a_run(tmp_path):
+    experiment = write_experiment(tmp_path / "x", {"exp": [50]})
+    shutil.copytree(experiment / FIRST, experiment / "exp/seed-00")
+    assert len(audit.read_experiment(experiment).runs["exp"]) == 1
+
+
+def test_a_link_in_place_of_the_names_of_images_is_not_followed(tmp_path):
+    experiment = write_experiment(tmp_path / "x", {"exp": [50]})
+    (tmp_path / "secret").write_text("secret\n" * 60)
+    (experiment / results.IMAGES).unlink(missing_ok=True)
+    (experiment / results.IMAGES).symlink_to(tmp_path / "secret")
+    with pytest.raises(Refusal, match="validation-images.txt is not a file"):
+        results.read_image_names(experiment)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import PROJECT, numbers, run_command, run_experiment, write_images
+from experiment_files import CONDITIONS
 
 import data
 import model
@@ -157,7 +158,7 @@ def test_no_label_of_a_validation_image_reaches_the_choice_of_a_peak(tmp_path):
     for number, base in enumerate((task, changed)):
         (folder := tmp_path / f"{number}").mkdir()
         with Threads() as executor, TrainingBar(queue.SimpleQueue()) as bar:
-            tune.tune_seeds(folder, {"steady": [1.0, 1.0]}, base, [0], executor, bar)
+            tune.tune_seeds(folder, {"steady": [1.0, 1.0]}, base, CONDITIONS, [0], executor, bar)
         written.append(results.tuning_path(folder, 0).read_bytes())
     assert written[0] == written[1] and len(results.Tuning(**json.loads(written[0])).peaks) >= 3
 

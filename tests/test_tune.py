@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import PROJECT, numbers, run_command, run_experiment
-from experiment_files import write_experiment
+from experiment_files import CONDITIONS, write_experiment
 from feature_files import make_task
 
 from features.cache import Samples
@@ -32,7 +32,7 @@ def tuned(directory, task, seeds=(0, 1)):
     """Return the grids of some seeds, by seed, read back from their files."""
     directory.mkdir()
     with tasks.Threads() as executor, TrainingBar(queue.SimpleQueue()) as bar:
-        tune.tune_seeds(directory, SHAPES, task, seeds, executor, bar)
+        tune.tune_seeds(directory, SHAPES, task, CONDITIONS, seeds, executor, bar)
     return {seed: files.read_json(results.tuning_path(directory, seed)) for seed in seeds}
 
 

@@ -98,12 +98,24 @@ def train_runs(
         # What was planned, in float64; the curve holds what the optimizer used, in float32.
         curves[label]["rate"] = rates = task.rates[label]
         before = end.untrained.accuracy, end.untrained.mean_loss
-        result = Result(label, task.seed, max(rates), conditions, **curves[label],
-            untrained_accuracy=before[0], untrained_loss=before[1])  # fmt: skip
-        _log_hyperparameters(directories[label], result, start)
-        np.savez(directories[label] / results.WEIGHTS, **end.weights)
-        results.write_outputs(directories[label] / results.VALIDATION, end.outputs)
-        trained[directories[label]] = result
+        directory = directories[label]
+        np.savez(directory / results.WEIGHTS, **end.weights)
+        results.write_outputs(directory / results.VALIDATION, end.outputs)
+        result = Result(
+            label,
+            task.seed,
+            max(rates),
+            conditions,
+            **curves[label],
+            untrained_accuracy=before[0],
+            untrained_loss=before[1],
+            sha256={name: files.hash_file(directory / name) for name in results.VOUCHED},
+        )
+        _log_hyperparameters(directory, result, start)
+        # On the disk before result.json, which vouches for them.
+        for path in filter(Path.is_file, directory.rglob("*")):
+            files.sync(path)
+        trained[directory] = result
     return trained
 
 

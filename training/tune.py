@@ -17,7 +17,7 @@ import numpy as np
 from features.cache import Samples
 from runtime.tasks import run_tasks
 from schedulers import scale_to_peak
-from storage.results import Tuning, choose_peaks, write_tuning
+from storage.results import Conditions, Tuning, choose_peaks, write_tuning
 from training.trainer import PEAKS, Progress, Task, TrainingBar, train
 
 HELD_OUT = 5  # one in five training images of each class chooses
@@ -86,6 +86,7 @@ def tune_seeds(
     directory: Path,
     shapes: dict[str, list[float]],
     base: Task,
+    conditions: Conditions,
     seeds: Sequence[int],
     executor: Executor,
     bar: TrainingBar,
@@ -110,7 +111,7 @@ def tune_seeds(
             for seed, losses in run_tasks(executor, train_some, tasks, bar.show):
                 grids[seed].add(losses)
         for seed, grid in grids.items():
-            write_tuning(directory, seed, grid.tuning())
+            write_tuning(directory, seed, replace(grid.tuning(), conditions=conditions.key))
 
 
 def plan_grid(

@@ -83,7 +83,7 @@ def report_files(experiment: Experiment, ranking: Ranking) -> dict[str, bytes | 
     if len(names) <= DRAWN_CLASSES:
         written["confusion.svg"] = confusion_plot(best, runs, names)
     if suspects := find_suspects(runs)[:LISTED]:
-        images = (experiment.directory / results.IMAGES).read_text("utf-8").splitlines()
+        images = results.read_image_names(experiment.directory)
         written["suspects.txt"] = "".join(
             f"{images[s.image]}\t{names[s.label]}\t{names[s.predicted]}\t{s.loss:.2f}\n"
             for s in suspects
