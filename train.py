@@ -16,6 +16,7 @@ import os
 import shlex
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import schedulers
@@ -24,8 +25,25 @@ from runtime.messages import Refusal, Unfinished, describe
 from storage.settings import DIGITS_SIZE, Settings
 
 
-def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
-    """Return the settings of a new experiment, or the directory of one to resume; and --ray.
+@dataclass(frozen=True)
+class Command:
+    """What train.py is asked to do: run a new experiment, or, without settings, resume one."""
+
+    directory: Path  # of the experiment
+    settings: Settings | None
+    ray: str | None
+
+    @property
+    def resume_line(self) -> str:
+        """The command that goes on where this one stops."""
+        # The interpreter, its options and the script, as this process was called.
+        called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+        ray = ["--ray", self.ray] if self.ray else []
+        return shlex.join([*called, "--resume", str(self.directory), *ray])
+
+
+def parse_arguments(arguments: list[str]) -> Command:
+    """Return what the command line asks for.
 
     Every mistake that can be seen without data ends the process here, with exit status 2.
     """
@@ -44,7 +62,7 @@ def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
     if "resume" in given:
         if len(given) > 1:
             parser.error("--resume DIR takes no other flags but --ray: they are in DIR/config.json")
-        return Path(given["resume"]), ray
+        return Command(Path(given["resume"]), None, ray)
     if "schedule" not in given:
         parser.error(f"--schedule is missing; give {schedulers.NAMES_HELP}")
     records = {"train", "test"} & set(given)
@@ -64,7 +82,8 @@ def parse_arguments(arguments: list[str]) -> tuple[Settings | Path, str | None]:
     for path in given.get("export", ()):
         if Path(path).suffix not in (".keras", ".tflite"):
             parser.error(f"--export must end in .keras or .tflite, got {path}")
-    return Settings(**given), ray
+    settings = Settings(**given)
+    return Command(Path(settings.logdir) / settings.name, settings, ray)
 
 
 def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
@@ -75,18 +94,13 @@ def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
     flags = {flag: getattr(settings, flag) for flag in ("lr", "peak_lr", "drop_factor")}
     flags = {flag: value for flag, value in flags.items() if value is not None}
     tables = schedulers.unroll_all(names, settings.epochs, settings.tune, **flags)
-    for flag, value in flags.items():
-        others = {**flags, flag: value / 2}
-        if schedulers.unroll_all(names, settings.epochs, settings.tune, **others) == tables:
-            reason = "it changes no rate of the chosen schedules; leave it out"
-            raise Refusal(f"--{flag.replace('_', '-')}: {reason}")
     for label, rates in tables.items():
         if settings.tune and not any(rates):
             raise Refusal(f"{label} is 0 in every epoch; --tune cannot scale it")
     return tables
 
 
-def end_on_signals(directory: Path, resume_command: str) -> None:
+def end_on_signals(command: Command) -> None:
     """End at once on Ctrl-C and SIGTERM, with one line that tells how to go on.
 
     TensorFlow's calls cannot be cancelled, but files are always whole, so it does not
@@ -94,8 +108,8 @@ def end_on_signals(directory: Path, resume_command: str) -> None:
     """
 
     def end(number: int, frame: object) -> None:
-        begun = (directory / "config.json").exists()
-        advice = f"continue with: {resume_command}" if begun else "repeat the command"
+        begun = (command.directory / "config.json").exists()
+        advice = f"continue with: {command.resume_line}" if begun else "repeat the command"
         newline = "\n" if sys.stderr.isatty() else ""  # below the progress bar
         line = f"{newline}interrupted; {advice}\n".encode(errors="backslashreplace")
         # Not by print, which fails where the signal came in the middle of another print.
@@ -113,26 +127,21 @@ def main(arguments: list[str]) -> int:
     # when NumPy is imported, perhaps by a user's schedule.
     for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
         os.environ[f"{library}_THREADS"] = "1"
-    given, ray = parse_arguments(arguments)
-    resumed = isinstance(given, Path)
-    directory = given if resumed else Path(given.logdir) / given.name
-    # The interpreter, its options and the script, as this process was called.
-    called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-    command = [*called, "--resume", str(directory), *(["--ray", ray] if ray else [])]
-    end_on_signals(directory, shlex.join(command))
+    command = parse_arguments(arguments)
+    end_on_signals(command)
     try:
-        tables = {} if resumed else unroll_schedules(given)
+        tables = unroll_schedules(command.settings) if command.settings else {}
         # TensorFlow is loaded only now, so that a typo is reported at once.
         import experiment
 
-        if resumed:
-            experiment.resume(directory, ray)
+        if command.settings:
+            experiment.run(command.settings, tables, command.ray)
         else:
-            experiment.run(given, tables, ray)
+            experiment.resume(command.directory, command.ray)
     except (Refusal, OSError) as error:
-        advice = f"; continue with: {shlex.join(command)}"
         unfinished = isinstance(error, Unfinished)
-        return cli.refuse("train.py", describe(error) + (advice if unfinished else ""))
+        advice = f"; continue with: {command.resume_line}" if unfinished else ""
+        return cli.refuse("train.py", describe(error) + advice)
     return 0
 
 

@@ -10,7 +10,7 @@ from runtime.cli import bounded
 if TYPE_CHECKING:
     from model import Recipe
 
-EPOCHS = ", ".join(f"{name} {epochs}" for name, (_, epochs) in schedulers.SCHEDULES.items())
+EPOCHS = ", ".join(f"{name} {entry.epochs}" for name, entry in schedulers.SCHEDULES.items())
 RATE = {"type": bounded(float, 1e-30, schedulers.LARGEST), "metavar": "LR"}
 FRACTION = {"type": bounded(float, 0, 0.99), "metavar": "F"}
 LEAST_SIZE = 32  # pixels; MobileNetV2 takes no fewer

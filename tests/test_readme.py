@@ -51,7 +51,7 @@ def test_a_committed_experiment_passes_its_audit_and_gives_its_summary(folder, t
     assert len(results.finished_runs(copy)) == COMMITTED[folder]
     name = re.escape(folder.removeprefix("tensorboard/"))
     command = re.search(rf"python train.py (--schedule .* --name {name})\n", README)[1]
-    stated = train.parse_arguments(shlex.split(command))[0]
+    stated = train.parse_arguments(shlex.split(command)).settings
     assert replace(config.settings, schedule=list(config.settings.schedule)) == stated
 
 
@@ -72,7 +72,7 @@ def test_every_file_the_readme_names_is_there():
     "command", sorted(set(re.findall(r"python train\.py (--schedule [^#\n`]*)", README)))
 )
 def test_every_command_of_the_readme_is_understood(command):
-    settings = train.parse_arguments(shlex.split(command))[0]
+    settings = train.parse_arguments(shlex.split(command)).settings
     for name in settings.schedule:
         assert name in {"all", "mine.py:cosine", *train.schedulers.SCHEDULES}
 
