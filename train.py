@@ -38,6 +38,8 @@ class Command:
         """The command that goes on where this one stops."""
         # The interpreter, its options and the script, as this process was called.
         called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+        if cli.in_notebook():
+            called = ["%run", sys.argv[0]]
         ray = ["--ray", self.ray] if self.ray else []
         return shlex.join([*called, "--resume", str(self.directory), *ray])
 
@@ -128,7 +130,8 @@ def main(arguments: list[str]) -> int:
     for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
         os.environ[f"{library}_THREADS"] = "1"
     command = parse_arguments(arguments)
-    end_on_signals(command)
+    if not cli.in_notebook():
+        end_on_signals(command)
     try:
         tables = unroll_schedules(command.settings) if command.settings else {}
         # TensorFlow is loaded only now, so that a typo is reported at once.
