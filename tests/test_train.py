@@ -191,6 +191,18 @@ def test_help_and_typing_errors_do_not_need_tensorflow(arguments, tmp_path):
     assert told.returncode == (2 if "exq" in arguments else 0)
 
 
+def test_the_accuracy_of_weights_in_float16_is_printed_beside_the_runs(copy):
+    arguments = [*SHORT, "--name", "half", "--schedule", "exp", "--seeds", "1"]
+    done = run_command("train.py", *arguments, "--export", "half.fp16.tflite", cwd=copy)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = r"^half.fp16.tflite: validation accuracy (.*) with weights in float16, (.*) as trained$"
+    measured, trained = map(float, re.search(told, done.stdout, re.MULTILINE).groups())
+    path = results.run_directory(copy / "tensorboard/half", "exp", 0) / results.RESULT
+    assert trained == round(json.loads(path.read_text())["val_accuracy"][-1], 4)
+    # Of nine images at most one may change its class.
+    assert abs(measured - trained) < 0.12
+
+
 NOTEBOOK = """
 import builtins, io, os, runpy, signal, sys
 builtins.get_ipython = lambda: None  # IPython defines it
