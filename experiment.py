@@ -21,9 +21,10 @@ import numpy as np
 
 import data
 import model
-from features import cache, engines
+from features import cache, engines, litert
 from runtime import files, tasks
 from runtime.messages import Refusal, Unfinished, describe
+from sources import decoding
 from storage import audit, export, results
 from storage.results import Conditions, Config, Experiment
 from storage.settings import Settings
@@ -216,15 +217,15 @@ def _complete(folder: Path, prepared: Prepared, executor: Executor) -> None:
         runs.write_means(folder, experiment.runs)
         print(write_report(experiment, ranking), end="")
         if settings.export:
-            _export_best(experiment, ranking)
+            _export_best(experiment, ranking, dataset)
         mistakes.write_contact_sheet(experiment, ranking, dataset)
     except (Refusal, OSError) as error:
         raise Unfinished(describe(error, folder)) from error
     print(_describe_link(folder, "mean" if settings.seeds > 1 else "seed-0"))
 
 
-def _export_best(experiment: Experiment, ranking: Ranking) -> None:
-    """Export the best schedule's lowest seed; raises Refusal.
+def _export_best(experiment: Experiment, ranking: Ranking, dataset: data.Dataset) -> None:
+    """Export the best schedule's lowest seed, and measure what float16 changes; raises Refusal.
 
     Not the run that is best on the validation images: that would choose by what it is judged by.
     """
@@ -233,6 +234,15 @@ def _export_best(experiment: Experiment, ranking: Ranking) -> None:
     if not best_runs:
         raise Refusal(f"--export {paths[0]}: every schedule has a run that diverged; none is best")
     export.export_model(experiment, label, best_runs[0].result.seed, paths)
+    rows = np.flatnonzero(dataset.validation)
+    for path in paths:
+        if path.name.endswith(export.HALF):
+            graph = litert.Graph(path.read_bytes(), tasks.cores())
+            images = map(decoding.decode, dataset.source.read(dataset.rows[rows]))
+            answers = [graph.run(image[None])[0].argmax() for image in images]
+            accuracy = np.mean(answers == dataset.labels[rows])
+            told = f"validation accuracy {accuracy:.4f} with weights in float16"
+            print(f"{path}: {told}, {best_runs[0].result.val_accuracy[-1]:.4f} as trained")
 
 
 def _describe_link(folder: Path, group: str) -> str:

@@ -14,9 +14,6 @@ from runtime import files
 from runtime.messages import Refusal, describe
 from runtime.tensorflow_setup import keras, tf
 
-# isort: split
-from tensorflow.lite.python import schema_py_generated as schema  # after TensorFlow's setup
-
 FEATURES = 1280  # numbers that MobileNetV2 gives for one image after pooling
 IMAGENET = Path(__file__).parent / "weights" / "mobilenet_v2_1.0_224_imagenet.weights.h5"
 # Of the arrays, not of the file: another HDF5 file may hold the same numbers.
@@ -167,8 +164,11 @@ def join_model(recipe: Recipe, weights: dict[str, np.ndarray], dropout: float) -
     return model
 
 
-def convert(part: keras.Model) -> bytes:
-    """Return a model of images as a LiteRT flatbuffer, for one image at a time."""
+def convert(part: keras.Model, half: bool = False) -> bytes:
+    """Return a model of images as a LiteRT flatbuffer, for one image at a time.
+
+    `half`: its weights are stored as float16, and computed with as float32.
+    """
     kinds = part.trainable_variables, part.non_trainable_variables
     weights = [[variable.numpy() for variable in kind] for kind in kinds]
     function = tf.function(lambda x: part.stateless_call(*weights, x, training=False)[0])
@@ -177,16 +177,8 @@ def convert(part: keras.Model) -> bytes:
     # The weights are constants already. TensorFlow 2's converter would look for variables, which
     # takes longer than the conversion and gives the same numbers.
     graph = traced.graph.as_graph_def()
-    return tf.compat.v1.lite.TFLiteConverter(graph, traced.inputs, traced.outputs).convert()
-
-
-def convert_for_phones(whole: keras.Model, image_size: int) -> bytes:
-    """Return a whole model as a LiteRT flatbuffer whose input has the shape (1, S, S, 3).
-
-    The converter writes (1, 1, 1, 3) for sides of any length, and readers that take the shape for
-    the size, as MediaPipe does, shrink each image to one pixel. The signature stays (1, -1, -1, 3).
-    """
-    content = bytearray(convert(whole))
-    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
-    graph.Tensors(graph.Inputs(0)).ShapeAsNumpy()[:] = 1, image_size, image_size, 3
-    return bytes(content)
+    converter = tf.compat.v1.lite.TFLiteConverter(graph, traced.inputs, traced.outputs)
+    if half:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert()

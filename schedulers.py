@@ -8,7 +8,7 @@ not imported, so a typo is told at once.
 """
 
 import contextlib
-import functools
+import importlib.machinery
 import inspect
 import itertools
 import math
@@ -16,10 +16,10 @@ import numbers
 import re
 import runpy
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NamedTuple
 
 from runtime import cli
 from runtime.messages import Refusal
@@ -79,138 +79,150 @@ def constant(epoch: int, lr: float) -> float:
 
 
 def cosine(epoch: int, lr: float, *, epochs: int, peak_lr: float = PEAK_LR) -> float:
-    """Warm-up, then half a cosine from the peak in epoch 10 to 0 in the last epoch.
+    """Warm-up, then half a cosine to 0 in the last epoch. Not in the report; widely used.
 
-    Not in the report; Loshchilov and Hutter 2017, SGDR, without restarts. Of 11 epochs or fewer
-    only the warm-up is left.
+    Raises Refusal where the warm-up leaves no epoch to decay in.
     """
+    decay = epochs - 1 - WARMUP_EPOCHS
+    if decay < 1:
+        least = WARMUP_EPOCHS + 2
+        raise Refusal(f"cosine needs --epochs {least} or more, the warm-up included; got {epochs}")
     if epoch <= WARMUP_EPOCHS:
         return warmup(epoch, peak_lr)
-    part = (epoch - WARMUP_EPOCHS) / (epochs - 1 - WARMUP_EPOCHS)
-    return peak_lr / 2 * (1 + math.cos(math.pi * part))
+    return peak_lr * (1 + math.cos(math.pi * (epoch - WARMUP_EPOCHS) / decay)) / 2
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A registered schedule."""
+class Registered(NamedTuple):
+    """A schedule of this module."""
 
-    function: Callable
-    epochs: int  # by default
-    reads_lr: bool = True  # whether the initial rate changes anything
+    schedule: Callable
+    epochs: int  # unless --epochs says otherwise
+    # Behind a warm-up, which starts from 0, the initial rate is never read.
+    reads_lr: bool = True
 
 
 # The only list of schedules.
 SCHEDULES = {
-    "exp": Entry(exp, 60),
-    "linear": Entry(linear, 50),
-    "exp_warmup": Entry(exp_warmup, 50, reads_lr=False),
-    "linear_warmup": Entry(linear_warmup, 70, reads_lr=False),
-    "constant": Entry(constant, 50),
-    "cosine": Entry(cosine, 50, reads_lr=False),
+    "exp": Registered(exp, 60),
+    "linear": Registered(linear, 50),
+    "exp_warmup": Registered(exp_warmup, 50, reads_lr=False),
+    "linear_warmup": Registered(linear_warmup, 70, reads_lr=False),
+    "constant": Registered(constant, 50),
+    "cosine": Registered(cosine, 50, reads_lr=False),
 }
 CONTROL = "constant"
 ALL = ["exp", "linear", "exp_warmup", "linear_warmup"]  # what the name `all` stands for
 NAMES_HELP = f"one or more of: {' '.join(SCHEDULES)}; or all, or FILE.py:FUNCTION"
-PARAMETERS = ("epochs", "lr0", "peak_lr", "drop_factor")  # given to schedules that take them
+# What a schedule is given if it takes it by name, beside `epochs`; lr0 is the initial rate.
+PARAMETERS = {"lr0": LR, "peak_lr": PEAK_LR, "drop_factor": DROP_FACTOR}
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """A schedule that was found by its name."""
+class Chosen(NamedTuple):
+    """A schedule that the command line names."""
 
     label: str  # a valid folder name
-    function: Callable
-    epochs: int  # by default
+    schedule: Callable
+    epochs: int
     reads_lr: bool = True
+    # In which it is called.
+    context: contextlib.AbstractContextManager = contextlib.nullcontext()
 
     def takes(self, flag: str) -> bool:
-        """Whether a flag of the command line changes its rates: lr, peak_lr or drop_factor."""
-        return self.reads_lr if flag == "lr" else flag in _parameters(self.function)
+        """Whether one of the flags `lr`, `peak_lr`, `drop_factor` can change its rates."""
+        if flag == "lr":
+            return self.reads_lr or "lr0" in _named_parameters(self.schedule)
+        return flag in _named_parameters(self.schedule)
 
-    def rates(self, epochs: int, lr: float, **given: float) -> list[float]:
-        """Return its rates, float64; `given` are flags. Raises Refusal."""
-        values = {"peak_lr": PEAK_LR, "drop_factor": DROP_FACTOR, **given}
-        values |= {"epochs": epochs, "lr0": lr}
-        taken = {
-            name: values[name]
-            for name, parameter in _parameters(self.function).items()
-            # A default of the schedule's own stays unless a flag says otherwise.
-            if name in ("epochs", "lr0", *given) or parameter.default is parameter.empty
-        }
-        return unroll(functools.partial(self.function, **taken), epochs, lr, self.label)
+    def bind(self, epochs: int, flags: dict[str, float]) -> Schedule:
+        """Return it as `(epoch, lr) -> lr`; raises Refusal where it cannot be called like that."""
+        flags = {"lr0" if flag == "lr" else flag: value for flag, value in flags.items()}
+        given: dict[str, Any] = {"epochs": epochs, **flags}
+        arguments = {}
+        for name, default in _named_parameters(self.schedule).items():
+            # A default of the function holds until a flag says otherwise.
+            values = given if default is not inspect.Parameter.empty else PARAMETERS | given
+            if name in values:
+                arguments[name] = values[name]
+        signature = inspect.signature(self.schedule)
+        try:
+            signature.bind(0, LR, **arguments)
+        except TypeError as error:
+            reason = f"is {signature}, but schedules are called with (epoch, lr)"
+            raise Refusal(f"{self.label} {reason}: {error}") from None
+
+        def call(epoch: int, lr: float) -> float:
+            with self.context:
+                return self.schedule(epoch, lr, **arguments)
+
+        return call
 
 
-def _parameters(function: Callable) -> dict[str, inspect.Parameter]:
-    """Return those of PARAMETERS that a schedule takes by name."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except ValueError:  # Functions in C may not tell.
-        return {}
-    by_name = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-    names = [name for name in PARAMETERS if name in parameters]
-    return {name: parameters[name] for name in names if parameters[name].kind in by_name}
+def _named_parameters(schedule: Callable) -> dict[str, Any]:
+    """Return `{name: default}` of what a schedule takes behind epoch and lr."""
+    parameters = list(inspect.signature(schedule).parameters.values())[2:]
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+class Neighbours:
+    """Inside it, a user's file imports modules of its own folder, whatever the project's are named.
+
+    Neighbours are the .py files of the folder, and folders in it that hold .py files. They are
+    kept for the next time, and hidden from the project, whose modules are hidden meanwhile.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = str(folder.resolve())
+        self._modules: dict[str, ModuleType] = {}
+        # In the project's own folder they are the project's modules, and must not be doubled.
+        if folder.resolve() != Path(__file__).parent:
+            names = {path.parent.name for path in folder.glob("*/*.py")}
+            names |= {path.stem for path in folder.glob("*.py")}
+            self._names = names - set(sys.builtin_module_names) - {"__main__"}
+        else:
+            self._names = set()
+
+    def find_spec(
+        self, name: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find a neighbour, as `sys.meta_path` asks for it."""
+        if name not in self._names:
+            return None
+        return importlib.machinery.PathFinder.find_spec(name, [self._folder], target)
+
+    def __enter__(self) -> None:
+        self._hidden = self._take_modules()
+        sys.modules.update(self._modules)
+        sys.meta_path.insert(0, self)
+
+    def __exit__(self, *error: object) -> None:
+        sys.meta_path.remove(self)
+        self._modules = self._take_modules()
+        sys.modules.update(self._hidden)
+
+    def _take_modules(self) -> dict[str, ModuleType]:
+        """Remove the modules of these names from `sys.modules`, and return them."""
+        names = [name for name in sys.modules if name.partition(".")[0] in self._names]
+        return {name: sys.modules.pop(name) for name in names}
 
 
 def find_schedule(name: str) -> Chosen:
-    """Return the schedule of a registered name or of `FILE.py:FUNCTION`; raises Refusal."""
+    """Return a registered schedule, or that of `FILE.py:FUNCTION`; raises Refusal."""
     if name in SCHEDULES:
-        entry = SCHEDULES[name]
-        return Chosen(name, entry.function, entry.epochs, entry.reads_lr)
+        return Chosen(name, *SCHEDULES[name])
     path, _, function = name.rpartition(":")
     if not path.endswith(".py"):
         choices = f"{', '.join(SCHEDULES)}, all, or FILE.py:FUNCTION"
         raise Refusal(f"unknown schedule {name!r}; choose from {choices}")
     if not Path(path).is_file():
         raise Refusal(f"{path}: no such file; --schedule wants FILE.py:FUNCTION")
-    neighbours = Neighbours(Path(path).resolve().parent)
-    with neighbours.first():
+    neighbours = Neighbours(Path(path).parent)
+    with neighbours:
         schedule = runpy.run_path(path).get(function)
     if not callable(schedule):
         raise Refusal(f"{path} has no function {function!r}")
-    with contextlib.suppress(ValueError):  # Functions in C may not tell.
-        signature = inspect.signature(schedule)
-        try:
-            signature.bind(0, LR, **dict.fromkeys(_parameters(schedule)))
-        except TypeError:
-            called = f"called with (epoch, lr), and it takes {signature}"
-            told = f"by name it may take {', '.join(PARAMETERS)}"
-            raise Refusal(f"{path}: {function} is {called}; {told}") from None
-
-    @functools.wraps(schedule)
-    def call(*arguments: float, **given: float) -> float:
-        with neighbours.first():  # It may import when it is called.
-            return schedule(*arguments, **given)
-
     label = re.sub(r"[^\w.-]", "_", f"{Path(path).stem}.{function}").lstrip(".-")
-    return Chosen(label, call, OWN_EPOCHS)
-
-
-class Neighbours:
-    """The modules beside a user's file, which its imports find before the project's of one name."""
-
-    def __init__(self, folder: Path):
-        self._folder, self._imported = str(folder), {}
-        names = {path.stem for path in folder.glob("*.py")}
-        names |= {path.parent.name for path in folder.glob("*/__init__.py")}
-        self._names = names - set(sys.stdlib_module_names) - {"__main__"}
-
-    @contextlib.contextmanager
-    def first(self) -> Iterator[None]:
-        """Let imports find the neighbours until the block ends, and afterwards the project's."""
-        hidden = self._take()
-        sys.modules.update(self._imported)
-        sys.path.insert(0, self._folder)
-        try:
-            yield
-        finally:
-            sys.path.remove(self._folder)
-            self._imported = self._take()
-            sys.modules.update(hidden)
-
-    def _take(self) -> dict[str, ModuleType]:
-        """Remove the modules that have a neighbour's name, and return them."""
-        names = [name for name in sys.modules if name.partition(".")[0] in self._names]
-        return {name: sys.modules.pop(name) for name in names}
+    # It may import more when it is called.
+    return Chosen(label, schedule, OWN_EPOCHS, context=neighbours)
 
 
 def unroll(schedule: Schedule, epochs: int, lr: float, name: str) -> list[float]:
@@ -230,38 +242,36 @@ def unroll(schedule: Schedule, epochs: int, lr: float, name: str) -> list[float]
     return rates
 
 
-def choose(names: list[str]) -> dict[str, Chosen]:
-    """Return `{label: schedule}` of the chosen names, `all` for the report's four.
+def unroll_all(
+    names: list[str], epochs: int | None = None, equal: bool = False, **flags: float
+) -> dict[str, list[float]]:
+    """Return `{label: rates}` of the chosen schedules, `all` for the report's four.
 
-    Raises Refusal also for a name that comes twice; what a user's file raises is not caught.
+    `epochs` None: each schedule's own, or, to be `equal`, the largest of them. `flags` are those
+    given of `lr`, `peak_lr` and `drop_factor`. Raises Refusal also for a name that comes twice and
+    for a flag that no chosen schedule takes; what a user's file raises is not caught.
     """
     names = [name for given in names for name in (ALL if given == "all" else [given])]
-    chosen: dict[str, Chosen] = {}
+    schedules: dict[str, Chosen] = {}
     for name in names:
         if names.count(name) > 1:
             raise Refusal(f"--schedule names {name} twice")
-        schedule = find_schedule(name)
-        label = schedule.label
-        while label in chosen:
-            label += "-2"  # a function of one name in another file of one name
-        chosen[label] = replace(schedule, label=label)
-    return chosen
-
-
-def unroll_all(
-    names: list[str], epochs: int | None = None, equal: bool = False, lr: float = LR, **flags: float
-) -> dict[str, list[float]]:
-    """Return `{label: rates}` of the chosen schedules; `flags` are peak_lr and drop_factor.
-
-    `epochs` None: each schedule's own, or, to be `equal`, the largest of them. Raises Refusal.
-    """
-    chosen = choose(names)
+        chosen = find_schedule(name)
+        while chosen.label in schedules:
+            # A function of one name in another file of one name.
+            chosen = chosen._replace(label=chosen.label + "-2")
+        schedules[chosen.label] = chosen
+    for flag in flags:
+        if not any(chosen.takes(flag) for chosen in schedules.values()):
+            reason = "it changes no rate of the chosen schedules; leave it out"
+            raise Refusal(f"--{flag.replace('_', '-')}: {reason}")
     if equal:
-        epochs = epochs or max(schedule.epochs for schedule in chosen.values())
-    return {
-        label: schedule.rates(epochs or schedule.epochs, lr, **flags)
-        for label, schedule in chosen.items()
-    }
+        epochs = epochs or max(chosen.epochs for chosen in schedules.values())
+    tables = {}
+    for label, chosen in schedules.items():
+        count = epochs or chosen.epochs
+        tables[label] = unroll(chosen.bind(count, flags), count, flags.get("lr", LR), label)
+    return tables
 
 
 def scale_to_peak(rates: list[float], peak: float) -> list[float]:

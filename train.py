@@ -5,7 +5,7 @@ python train.py --schedule all --tune --seeds 5             # all, each at its o
 python train.py --schedule all --seeds 5 --data flowers/    # an image folder, with intervals
 python train.py --schedule all --train 'rec/train*' --test 'rec/test*'    # TFRecords
 python train.py --schedule exp --data tfds:tf_flowers       # a TFDS data set
-python train.py --schedule mine.py:falling                  # your own schedule: (epoch, lr) -> lr
+python train.py --schedule mine.py:cosine                   # your own schedule: (epoch, lr) -> lr
 """
 
 import argparse
@@ -16,6 +16,7 @@ import os
 import shlex
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import schedulers
@@ -24,13 +25,23 @@ from runtime.messages import Refusal, Unfinished, describe
 from storage.settings import DIGITS_SIZE, Settings
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Command:
-    """What the command line asks for."""
+    """What train.py is asked to do: run a new experiment, or, without settings, resume one."""
 
-    folder: Path  # of the experiment
-    settings: Settings | None  # of a new experiment; None: the one in the folder is resumed
-    ray: str | None  # address of a cluster
+    directory: Path  # of the experiment
+    settings: Settings | None
+    ray: str | None
+
+    @property
+    def resume_line(self) -> str:
+        """The command that goes on where this one stops."""
+        # The interpreter, its options and the script, as this process was called.
+        called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+        if cli.in_notebook():
+            called = ["%run", sys.argv[0]]
+        ray = ["--ray", self.ray] if self.ray else []
+        return shlex.join([*called, "--resume", str(self.directory), *ray])
 
 
 def parse_arguments(arguments: list[str]) -> Command:
@@ -84,11 +95,6 @@ def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
         names.append(schedulers.CONTROL)
     flags = {flag: getattr(settings, flag) for flag in ("lr", "peak_lr", "drop_factor")}
     flags = {flag: value for flag, value in flags.items() if value is not None}
-    chosen = schedulers.choose(names).values()
-    for flag in flags:
-        if not any(schedule.takes(flag) for schedule in chosen):
-            reason = "it changes no rate of the chosen schedules; leave it out"
-            raise Refusal(f"--{flag.replace('_', '-')}: {reason}")
     tables = schedulers.unroll_all(names, settings.epochs, settings.tune, **flags)
     for label, rates in tables.items():
         if settings.tune and not any(rates):
@@ -96,7 +102,7 @@ def unroll_schedules(settings: Settings) -> dict[str, list[float]]:
     return tables
 
 
-def end_on_signals(directory: Path, resume_command: str) -> None:
+def end_on_signals(command: Command) -> None:
     """End at once on Ctrl-C and SIGTERM, with one line that tells how to go on.
 
     TensorFlow's calls cannot be cancelled, but files are always whole, so it does not
@@ -104,8 +110,8 @@ def end_on_signals(directory: Path, resume_command: str) -> None:
     """
 
     def end(number: int, frame: object) -> None:
-        begun = (directory / "config.json").exists()
-        advice = f"continue with: {resume_command}" if begun else "repeat the command"
+        begun = (command.directory / "config.json").exists()
+        advice = f"continue with: {command.resume_line}" if begun else "repeat the command"
         newline = "\n" if sys.stderr.isatty() else ""  # below the progress bar
         line = f"{newline}interrupted; {advice}\n".encode(errors="backslashreplace")
         # Not by print, which fails where the signal came in the middle of another print.
@@ -123,25 +129,22 @@ def main(arguments: list[str]) -> int:
     # when NumPy is imported, perhaps by a user's schedule.
     for library in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM"):
         os.environ[f"{library}_THREADS"] = "1"
-    given = parse_arguments(arguments)
-    # The interpreter, its options and the script, as this process was called.
-    called = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-    command = [*called, "--resume", str(given.folder)]
-    command += ["--ray", given.ray] if given.ray else []
-    end_on_signals(given.folder, shlex.join(command))
+    command = parse_arguments(arguments)
+    if not cli.in_notebook():
+        end_on_signals(command)
     try:
-        rates = unroll_schedules(given.settings) if given.settings else {}
+        tables = unroll_schedules(command.settings) if command.settings else {}
         # TensorFlow is loaded only now, so that a typo is reported at once.
         import experiment
 
-        if given.settings:
-            experiment.run(given.settings, rates, given.ray)
+        if command.settings:
+            experiment.run(command.settings, tables, command.ray)
         else:
-            experiment.resume(given.folder, given.ray)
+            experiment.resume(command.directory, command.ray)
     except (Refusal, OSError) as error:
-        advice = f"; continue with: {shlex.join(command)}"
         unfinished = isinstance(error, Unfinished)
-        return cli.refuse("train.py", describe(error) + (advice if unfinished else ""))
+        advice = f"; continue with: {command.resume_line}" if unfinished else ""
+        return cli.refuse("train.py", describe(error) + advice)
     return 0
 
 

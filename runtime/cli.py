@@ -1,6 +1,7 @@
 """What the commands share: flags with bounds, refusals in one line, and their standard streams."""
 
 import argparse
+import builtins
 import faulthandler
 import os
 import signal
@@ -37,12 +38,20 @@ def bounded(kind: type, least: float, most: float) -> Callable[[str], Any]:
     return parse
 
 
+def in_notebook() -> bool:
+    """Whether the process is IPython's, as with `%run` in Jupyter and Colab, and must live on."""
+    return hasattr(builtins, "get_ipython")
+
+
 def set_up_streams() -> None:
     """Let pipes show each line at once, terminals lack letters, and Ctrl-C and `| head` end it.
 
     What C++ code writes to standard error goes to /dev/null, because TensorFlow and LiteRT print
     messages that no setting switches off; sys.stderr and tracebacks of crashes are still shown.
+    The streams and signals of a notebook are its own.
     """
+    if in_notebook():
+        return
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     for name in ("SIGINT", "SIGPIPE"):  # Windows has no SIGPIPE.
         if hasattr(signal, name):

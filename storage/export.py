@@ -1,7 +1,7 @@
 """Exports the whole model of a run: uint8 images in, probabilities out.
 
-`.keras` is for Keras, `.tflite` for phones and whatever else runs LiteRT. Both are ZIP archives,
-too, and hold labels.txt: the names of the outputs, one a line.
+`.keras` is for Keras, `.tflite` for phones and whatever else runs LiteRT, `.fp16.tflite` half as
+large. All are ZIP archives, too, and hold labels.txt: the names of the outputs, one a line.
 """
 
 import contextlib
@@ -13,7 +13,10 @@ import model
 from runtime import files
 from runtime.messages import Refusal
 from runtime.tensorflow_setup import keras
+from storage.phones import LABELS, prepare_for_phones
 from storage.results import EXPORTS, WEIGHTS, Experiment, read_arrays, run_directory
+
+HALF = ".fp16.tflite"  # what the name of a model with weights in float16 ends in
 
 
 def require_free(path: Path) -> None:
@@ -63,7 +66,8 @@ def _write(path: Path, whole: keras.Model, image_size: int, class_names: list[st
     if path.suffix == ".keras":
         whole.save(path)
     else:
-        path.write_bytes(model.convert_for_phones(whole, image_size))
+        content = model.convert(whole, half=path.name.endswith(HALF))
+        path.write_bytes(prepare_for_phones(content, image_size))
     # As in TensorFlow Lite's metadata, the archive is appended to the flatbuffer.
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("labels.txt", "\n".join(class_names))
+        archive.writestr(LABELS, "\n".join(class_names))

@@ -18,7 +18,8 @@ PETS = classes(4, 4, prefix="pets/", names=["cat", "dog"])
 SPLIT = classes(4, 4, prefix="pets/train/") | classes(3, 3, prefix="pets/val/")
 FEW = classes(2, 2, prefix="pets/")
 ON_PETS = [*EXP, "--data", "pets", "--image-size", "32", "--cache-dir", "cache"]
-OWN = {"own.py": b"def falling(epoch, lr): return lr - epoch\ndef zero(epoch, lr): return 0\n"}
+OWN = {"own.py": b"def falling(epoch, lr): return lr - epoch\ndef zero(epoch, lr): return 0\n"
+    b"def old(epoch): return 1\n"}  # fmt: skip
 
 
 class Pickled:
@@ -39,6 +40,13 @@ CASES = {
     "nonsense rates": (OWN, ["--schedule", "own.py:falling"], "float32 holds; epoch 1 returned -"),
     "unknown flag": ({}, [*EXP, "--epoch-count", "3"], "--epoch-count"),
     "an unread rate": ({}, [*EXP, "--peak-lr", "1e-3"], "--peak-lr: it changes no rate"),
+    "an unread initial rate": (
+        {},
+        ["--schedule", "exp_warmup", "cosine", "--lr", "1e-3"],
+        "--lr: it changes no rate",
+    ),
+    "a schedule of epochs": (OWN, ["--schedule", "own.py:old"], "own.old is (epoch), but "),
+    "a cosine cut short": ({}, ["--schedule", "cosine", "--epochs", "11"], "--epochs 12 or more"),
     "tune and a rate": ({}, [*EXP, "--tune", "--lr", "1e-3"], "--tune chooses the rates itself"),
     "tune and a peak": ({}, [*EXP, "--tune", "--peak-lr", "1"], "leave out --lr and --peak-lr"),
     "tune nothing": (OWN, ["--tune", "--schedule", "own.py:zero"], "own.zero is 0 in every epoch"),

@@ -1,5 +1,10 @@
 """The exported files hold one model, for images of every size and mode, and replace no file."""
 
+import json
+import os
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -117,3 +122,54 @@ def test_a_phone_reads_the_image_size_from_the_shape_and_any_size_still_runs(exp
     other = np.random.default_rng(0).integers(0, 256, (1, 50, 70, 3), np.uint8)
     assert graph.run(other)[0].shape == answer.shape
     np.testing.assert_array_equal(graph.run(pixels)[0], answer)
+
+
+def test_weights_in_float16_take_half_the_place_and_change_probabilities_little(
+    experiment, tmp_path
+):
+    paths = [tmp_path / "a.tflite", tmp_path / "a.fp16.tflite"]
+    write_models(experiment, *paths)
+    sizes = [path.stat().st_size for path in paths]
+    assert 0.45 < sizes[1] / sizes[0] < 0.55
+    (names, model), (same_names, half) = map(predict.load_model, paths)
+    assert names == same_names
+    differences = []
+    for image in make_images():
+        pixels = decode(image)[None]
+        differences.append(np.abs(model(pixels)[0] - half(pixels)[0]).max())
+    assert 0 < max(differences) < 0.05
+
+
+# Answers of MediaPipe's own ImageClassifier, which installs beside other versions than ours.
+CLASSIFY = """
+import json, sys
+from mediapipe import Image
+from mediapipe.tasks.python import vision
+with vision.ImageClassifier.create_from_model_path(sys.argv[1]) as classifier:
+    for path in sys.argv[2:]:
+        (answer,) = classifier.classify(Image.create_from_file(path)).classifications
+        best = answer.categories[0]
+        print("answer", json.dumps([best.category_name, best.score]))
+"""
+MEDIAPIPE = os.environ.get("MEDIAPIPE_PYTHON")  # of an environment with mediapipe
+
+
+@pytest.mark.skipif(not MEDIAPIPE, reason="MEDIAPIPE_PYTHON is not the python of a mediapipe")
+@pytest.mark.parametrize("name", ["a.tflite", "a.fp16.tflite"])
+def test_mediapipe_gives_the_names_and_probabilities_of_predict(experiment, tmp_path, name):
+    write_models(experiment, tmp_path / name)
+    random = np.random.default_rng(0)
+    paths = []
+    for number in range(20):
+        pixels = Image.fromarray(random.integers(0, 256, (3, 3, 3), np.uint8)).resize((96, 96))
+        paths.append(str(tmp_path / f"{number}.png"))
+        pixels.save(paths[-1])
+    line = [MEDIAPIPE, "-c", CLASSIFY, str(tmp_path / name), *paths]
+    told = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stderr
+    answers = [json.loads(row[7:]) for row in told.stdout.splitlines() if row[:7] == "answer "]
+    names, classify = predict.load_model(tmp_path / name)
+    for path, (label, score) in zip(paths, answers, strict=True):
+        probabilities = classify(decode(Path(path).read_bytes())[None])[0].copy()
+        assert (label, names[probabilities.argmax()]) == (label, label)
+        assert score == pytest.approx(float(probabilities.max()), abs=1e-3)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from conftest import run_command
 
-import data
 from runtime.messages import Refusal
-from schedulers import SCHEDULES, find_schedule, unroll, unroll_all
+from schedulers import ALL, SCHEDULES, find_schedule, unroll, unroll_all
 
 # Around every epoch in which some schedule changes its rule. Each of them, and the last epoch of
 # each run, needs a golden row.
@@ -36,18 +35,11 @@ GOLDEN_TABLE = [
     (61, None, None, None, 4e-6),
     (69, None, None, None, 4e-6),
 ]
-GOLDEN = {
-    name: {epoch: rates[column] for epoch, *rates in GOLDEN_TABLE if rates[column] is not None}
-    for column, name in enumerate(["exp", "linear", "exp_warmup", "linear_warmup"])
-}
-GOLDEN["constant"] = {epoch: 4e-5 for epoch, *_ in GOLDEN_TABLE if epoch < 50}
-
-# 4e-4 * cos(pi * (epoch - 10) / 78) ** 2 from epoch 10 on.
-GOLDEN["cosine"] = {
+COSINE = {
     0: 0.0,
-    1: 4e-05,
-    9: 0.00036,
-    10: 0.0004,
+    1: 4e-5,
+    9: 3.6e-4,
+    10: 4e-4,
     11: 3.993514616e-04,
     29: 2.080531880e-04,
     30: 1.919468120e-04,
@@ -57,6 +49,13 @@ GOLDEN["cosine"] = {
     41: 4.011144732e-05,
     49: 0.0,
 }
+GOLDEN = {
+    name: {epoch: rates[column] for epoch, *rates in GOLDEN_TABLE if rates[column] is not None}
+    for column, name in enumerate(["exp", "linear", "exp_warmup", "linear_warmup"])
+}
+# 4e-4 * (1 + cos(pi * (epoch - 10) / 39)) / 2 from epoch 10 on.
+GOLDEN["cosine"] = COSINE
+GOLDEN["constant"] = {epoch: 4e-5 for epoch, *_ in GOLDEN_TABLE if epoch < 50}
 
 # The rate of an epoch in closed form: never from the epoch before.
 ORACLES = {
@@ -64,15 +63,14 @@ ORACLES = {
     "linear": lambda epoch, lr, peak, factor: lr * factor ** (epoch >= 30),
     "exp_warmup": lambda epoch, lr, peak, factor: peak * min(epoch / 10, math.exp(1 - 0.1 * epoch)),
     "constant": lambda epoch, lr, peak, factor: lr,
+    "cosine": lambda epoch, lr, peak, factor: (
+        peak
+        * min(epoch / 10, math.cos(math.pi / 2 * max(0, epoch - 10) / 89) ** 2 if epoch < 99 else 0)
+    ),
     "linear_warmup": lambda epoch, lr, peak, factor: (
         peak * min(epoch / 10, 1) * factor ** ((epoch >= 40) + (epoch >= 60))
     ),
 }
-
-# Of 100 epochs, as the test has them.
-ORACLES["cosine"] = lambda epoch, lr, peak, factor: (
-    peak * (epoch / 10 if epoch <= 10 else math.sin(math.pi * (99 - epoch) / 178) ** 2)
-)
 
 by_name = pytest.mark.parametrize("name", SCHEDULES)
 
@@ -82,8 +80,8 @@ def close(wanted, rel):
     return pytest.approx(wanted, rel=rel, abs=0)
 
 
-def rates_of(name, *, lr=4e-5, epochs=None, **parameters):
-    return unroll_all([name], epochs, lr=lr, **parameters)[name]
+def rates_of(name, *, epochs=None, **flags):
+    return unroll_all([name], epochs, **flags)[name]
 
 
 @pytest.fixture
@@ -115,7 +113,7 @@ def test_every_schedule_has_a_golden_row_on_each_boundary_of_its_run(name):
 
 
 def test_runs_are_as_long_as_in_the_report():
-    assert [SCHEDULES[name].epochs for name in GOLDEN] == [60, 50, 50, 70, 50, 50]
+    assert [SCHEDULES[name].epochs for name in ALL] == [60, 50, 50, 70]
 
 
 @by_name
@@ -125,7 +123,9 @@ def test_runs_are_as_long_as_in_the_report():
 )
 def test_every_epoch_is_as_in_closed_form(name, lr, peak_lr, drop_factor):
     wanted = [ORACLES[name](epoch, lr, peak_lr, drop_factor) for epoch in range(100)]
-    rates = rates_of(name, lr=lr, epochs=100, peak_lr=peak_lr, drop_factor=drop_factor)
+    flags = {"lr": lr, "peak_lr": peak_lr, "drop_factor": drop_factor}
+    taken = {flag: flags[flag] for flag in flags if find_schedule(name).takes(flag)}
+    rates = rates_of(name, epochs=100, **taken)
     assert rates == close(wanted, rel=1e-12)
 
 
@@ -169,9 +169,9 @@ def test_a_value_that_cannot_be_a_rate_is_refused_with_name_epoch_and_value(valu
 
 
 def test_a_function_in_a_file_is_found_labelled_and_run_for_50_epochs(own):
-    found = find_schedule(own("def f(epoch, lr): return lr + epoch\n"))
-    assert (found.label, found.epochs) == ("mine.f", 50)
-    assert found.rates(3, 1.0) == [1.0, 2.0, 4.0]
+    name = own("def f(epoch, lr): return lr + epoch\n")
+    assert [(label, len(rates)) for label, rates in unroll_all([name]).items()] == [("mine.f", 50)]
+    assert unroll_all([name], 3, lr=1.0) == {"mine.f": [1.0, 2.0, 4.0]}
 
 
 def test_a_dataclass_with_postponed_annotations_is_a_schedule_too(own):
@@ -228,58 +228,69 @@ def test_files_of_one_name_have_labels_of_their_own_and_may_import_their_neighbo
     assert unroll_all(names, 1, lr=1.0) == {"mine.f": [0.5], "mine.f-2": [0.25]}
 
 
-def test_neighbours_are_found_whatever_modules_the_project_has(own, tmp_path):
-    for folder, factor in ("a", 0.5), ("b", 0.25):
-        (tmp_path / folder / "sources").mkdir(parents=True)
-        (tmp_path / folder / "sources" / "__init__.py").write_text("")
-        for module in ("data", "plots", "sources/decoding"):
-            path = tmp_path / folder / f"{module}.py"
-            path.write_text(f"FACTOR = {factor}\nassert __name__ != '__main__'\n")
-    code = (
-        "from data import FACTOR\nimport plots\n"
-        "def f(epoch, lr):\n"
-        "    from sources.decoding import FACTOR as late\n"  # at the call
-        "    import sys; assert sys.modules['data'].FACTOR == late\n"
-        "    return lr * FACTOR * plots.FACTOR * late\n"
-    )
-    names = [own(code, f"{folder}/mine.py") for folder in "ab"]
-    before = dict(sys.modules)
-    assert unroll_all(names, 1, lr=1.0) == {"mine.f": [0.5**3], "mine.f-2": [0.25**3]}
-    assert sys.modules["data"] is data and str(tmp_path / "a") not in sys.path
-    assert {name for name in before if sys.modules.get(name) is not before[name]} == set()
+def test_a_neighbour_is_the_files_own_whatever_the_projects_modules_are_called(own, tmp_path):
+    modules = "import sys, data, sources.parts, storage.parts, schedulers, runtime\n"
+    code = modules + "def f(epoch, lr):\n  import plots, verdict.parts\n"
+    code += "  factors = data, sources.parts, storage.parts, schedulers, runtime, plots\n"
+    code += "  return sum(module.FACTOR for module in factors) + verdict.parts.FACTOR\n"
+    before = {name: id(module) for name, module in sys.modules.items()}
+    names = []
+    for folder, factor in ("a", 1), ("b", 2):
+        # A folder is a package with __init__.py, as sources is here, and without, as storage.
+        for name in ("data", "plots", "schedulers", "runtime", "sources/__init__", "sources/parts",
+            "storage/parts", "verdict/parts"):  # fmt: skip
+            path = tmp_path / folder / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"FACTOR = {factor}\n")
+        names.append(own(code, f"{folder}/mine.py"))
+    assert unroll_all(names, 2) == {"mine.f": [7.0, 7.0], "mine.f-2": [14.0, 14.0]}
+    assert {name: id(sys.modules.get(name)) for name in before} == before
 
 
 def test_a_schedule_is_given_what_it_takes_by_name(own):
-    code = "def f(epoch, lr, epochs, lr0, *, peak_lr=7, drop_factor): "
-    name = own(code + "return epochs + 10 * lr0 + 100 * peak_lr + 1000 * drop_factor\n")
-    assert unroll_all([name], 3, lr=2.0)["mine.f"] == [3 + 20 + 700 + 100] * 3
-    assert unroll_all([name], 3, lr=2.0, peak_lr=1.0)["mine.f"] == [3 + 20 + 100 + 100] * 3
-    chosen = find_schedule(name)
-    assert chosen.takes("lr") and chosen.takes("peak_lr") and chosen.takes("drop_factor")
-    assert not find_schedule("cosine").takes("lr") and not find_schedule("exp").takes("peak_lr")
+    code = "def f(epoch, lr, *, {}): return {}\n"
+    whole = own(code.format("epochs, lr0, peak_lr, drop_factor", "lr0 + peak_lr + drop_factor"))
+    assert unroll_all([whole], 1) == {"mine.f": [4e-5 + 4e-4 + 0.1]}
+    flags = {"lr": 1.0, "peak_lr": 2.0, "drop_factor": 4.0}
+    assert unroll_all([whole], 1, **flags) == {"mine.f": [7.0]}
+    # A default of the function holds until a flag says otherwise; epochs are always true.
+    default = own(code.format("epochs=5, peak_lr=8.0", "peak_lr + epochs"))
+    assert unroll_all([default], 1) == {"mine.f": [9.0]}
+    assert unroll_all([default], 2, peak_lr=1.0) == {"mine.f": [3.0, 3.0]}
+    # What stands first is the epoch and the rate before, whatever it is called.
+    assert unroll_all([own("def f(epochs, lr0): return lr0 + epochs\n")], 2, lr=1.0) == {
+        "mine.f": [1.0, 2.0]
+    }
 
 
 @pytest.mark.parametrize("epochs", [12, 50, 70])
-def test_an_own_cosine_ends_at_the_same_rate_for_any_number_of_epochs(own, epochs):
-    name = own(
-        "import math\ndef f(epoch, lr, epochs, lr0):\n"
-        "    return lr0 / 2 * (1 + math.cos(math.pi * epoch / (epochs - 1)))\n"
-    )
-    (rates,) = unroll_all([name], epochs, lr=1e-3).values()
-    assert rates[0] == 1e-3 and rates[-1] == 0 and len(rates) == epochs
+def test_a_cosine_ends_at_zero_whatever_the_epochs(own, epochs):
+    code = "import math\ndef f(epoch, lr, epochs, peak_lr):\n"
+    code += "  return peak_lr * (1 + math.cos(math.pi * epoch / (epochs - 1))) / 2\n"
+    tables = unroll_all([own(code), "cosine", "linear_warmup"], epochs, peak_lr=1.0)
+    assert tables["mine.f"][-1] == tables["cosine"][-1] == 0 and tables["cosine"][10] == 1.0
+    assert max(tables["cosine"]) == 1.0
 
 
-@pytest.mark.parametrize("epochs", [1, 10, 11, 12, 70])
-def test_the_cosine_ends_at_0_unless_it_is_all_warm_up(epochs):
-    rates = rates_of("cosine", epochs=epochs, peak_lr=1.0)
-    assert rates[:11] == [0.1 * epoch for epoch in range(min(epochs, 11))]
-    assert rates[-1] == 0 or 1 < epochs <= 11
+def test_what_cannot_be_called_with_epoch_and_rate_is_told_with_what_it_takes(own):
+    for parameters, reason in ("epoch", "too many positional"), ("epoch, lr, gamma", "'gamma'"):
+        with pytest.raises(Refusal) as refused:
+            unroll_all([own(f"def f({parameters}): return 1\n")])
+        wanted = f"mine.f is ({parameters}), but schedules are called with (epoch, lr): "
+        assert str(refused.value).startswith(wanted) and reason in str(refused.value)
 
 
-def test_a_function_of_another_signature_is_told_how_schedules_are_called(own):
-    for code in ("def f(epoch): return 1\n", "def f(epoch, lr, rate): return 1\n"):
-        with pytest.raises(Refusal, match=r"f is called with \(epoch, lr\), and it takes \(epoch"):
-            find_schedule(own(code))
+def test_a_flag_is_refused_where_no_chosen_schedule_takes_it(own):
+    for names, flag in (
+        (["exp"], "peak_lr"),
+        (["cosine", "linear_warmup"], "lr"),
+        (["exp"], "drop_factor"),
+    ):
+        with pytest.raises(Refusal, match=f"--{flag.replace('_', '-')}: it changes no rate"):
+            unroll_all(names, **{flag: 1e-3})
+    assert unroll_all(["cosine", "exp"], lr=1e-3)["exp"][0] == close(1e-3 * math.exp(-0.1), 1e-12)
+    with pytest.raises(Refusal, match="--peak-lr: it changes no rate"):
+        unroll_all([own("def f(epoch, lr): return lr\n")], peak_lr=1.0)
 
 
 # ---- preview ----

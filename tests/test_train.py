@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import EXPERIMENT, RESUME, RUNS, numbers, run_command, run_python
+from conftest import EXPERIMENT, PROJECT, RESUME, RUNS, numbers, run_command, run_python
 
 from runtime import files
 from storage import events, results
@@ -189,3 +189,48 @@ def test_help_and_typing_errors_do_not_need_tensorflow(arguments, tmp_path):
     told = run_python("-c", code)
     assert told.stdout.splitlines()[-1] == "False"
     assert told.returncode == (2 if "exq" in arguments else 0)
+
+
+def test_the_accuracy_of_weights_in_float16_is_printed_beside_the_runs(copy):
+    arguments = [*SHORT, "--name", "half", "--schedule", "exp", "--seeds", "1"]
+    done = run_command("train.py", *arguments, "--export", "half.fp16.tflite", cwd=copy)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = r"^half.fp16.tflite: validation accuracy (.*) with weights in float16, (.*) as trained$"
+    measured, trained = map(float, re.search(told, done.stdout, re.MULTILINE).groups())
+    path = results.run_directory(copy / "tensorboard/half", "exp", 0) / results.RESULT
+    assert trained == round(json.loads(path.read_text())["val_accuracy"][-1], 4)
+    # Of nine images at most one may change its class.
+    assert abs(measured - trained) < 0.12
+
+
+NOTEBOOK = """
+import builtins, io, os, runpy, signal, sys
+builtins.get_ipython = lambda: None  # IPython defines it
+class OutStream(io.TextIOBase):  # has no reconfigure, and its fileno() raises, as in a notebook
+    def write(self, text):
+        return os.write(1, text.encode())
+before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), os.fstat(2)
+sys.stdout = sys.stderr = stream = OutStream()
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    print("status", end.code)
+after = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), os.fstat(2)
+print("as before", before == after and sys.stdout is sys.stderr is stream)
+"""
+
+
+def test_in_a_notebook_it_trains_and_leaves_streams_and_signals_alone(copy):
+    arguments = [*SHORT, "--name", "notebook", "--schedule", "exp", "--seeds", "1"]
+    told = run_python("-c", NOTEBOOK, PROJECT / "train.py", *arguments, cwd=copy)
+    assert told.stdout.endswith("status 0\nas before True\n"), told.stdout + told.stderr
+    # A folder that is taken is refused with the way on in a notebook.
+    (copy / "tensorboard/notebook/reference.json").unlink()
+    (copy / "tensorboard/notebook/reference.npz").unlink()
+    (copy / "tensorboard/notebook/reference.json").mkdir()
+    resume = ["--resume", "tensorboard/notebook"]
+    told = run_python("-c", NOTEBOOK, PROJECT / "train.py", *resume, cwd=copy)
+    line = f"continue with: %run {PROJECT / 'train.py'} --resume tensorboard/notebook\n"
+    assert line in told.stdout and told.stdout.endswith("status 2\nas before True\n")
