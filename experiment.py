@@ -90,8 +90,7 @@ def _require_new(folder: Path, settings: Settings) -> None:
     if not all(name == files.LOCK or files.TEMPORARY.fullmatch(name) for name in names):
         advice = f"choose another --name, or finish it with --resume {folder}"
         raise Refusal(f"{folder} exists; {advice}")
-    for path in settings.export or ():
-        export.require_free(Path(path))
+    export.require_free([Path(path) for path in settings.export or ()])
 
 
 def _load(settings: Settings) -> tuple[Conditions, data.Dataset]:

@@ -16,11 +16,13 @@ import numpy as np
 
 import data
 from features import litert
-from runtime import cli, tasks
+from runtime import cli, files, tasks
 from runtime.messages import Refusal, one_line
 from sources import folders
 from sources.decoding import DamagedImage, decode
 from sources.source import FileParts
+
+LARGEST_LABELS = 2**20  # bytes
 
 
 def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray]]:
@@ -29,16 +31,28 @@ def load_model(path: Path) -> tuple[list[str], Callable[[np.ndarray], np.ndarray
     The model is a function: uint8 (1, H, W, 3) -> probabilities (1, classes), to be copied.
     """
     try:
+        files.require_regular(path)
         with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("labels.txt").file_size > LARGEST_LABELS:
+                raise ValueError("labels.txt is too large")
             names = archive.read("labels.txt").decode().split("\n")
         if path.suffix == ".keras":
             # A .tflite file answers without TensorFlow, whose import takes seconds.
             from runtime.tensorflow_setup import keras
 
-            return names, keras.saving.load_model(path).predict_on_batch
-        graph = litert.Graph(path.read_bytes(), tasks.cores())
-        return names, lambda image: graph.run(image)[0]
-    except (ImportError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            answer = keras.saving.load_model(path).predict_on_batch
+        else:
+            graph = litert.Graph(path.read_bytes(), tasks.cores())
+
+            def answer(image: np.ndarray) -> np.ndarray:
+                return graph.run(image)[0]
+
+        (outputs,) = answer(np.zeros((1, 32, 32, 3), np.uint8))[0].shape
+        if outputs != len(names):
+            raise ValueError(f"labels.txt names {len(names)} classes of {outputs}")
+        return list(map(one_line, names)), answer
+    # A model of another tool raises almost anything.
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         advice = "give a .tflite or .keras file that train.py --export wrote"
         raise Refusal(f"{path}: {reason}; {advice}") from None

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from runtime.messages import describe
+from runtime.messages import describe, printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,11 +52,17 @@ def set_up_streams() -> None:
     """
     if in_notebook():
         return
+    # A stream that was closed (`>&-`) is None: what it would show is lost, and the work is done.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     for name in ("SIGINT", "SIGPIPE"):  # Windows has no SIGPIPE.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
-    sys.stderr.flush()
+    if sys.stderr is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    else:
+        sys.stderr.flush()
     sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     faulthandler.enable(sys.stderr)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -64,5 +70,5 @@ def set_up_streams() -> None:
 
 def refuse(program: str, error: object) -> int:
     """Print in one line why a command cannot do what it was asked to; returns exit status 2."""
-    print(f"{program}: error: {describe(error)}", file=sys.stderr)
+    print(printable(f"{program}: error: {describe(error)}"), file=sys.stderr)
     return 2

@@ -1,11 +1,13 @@
 """Files that are whole or absent: atomic writes, JSON, and the lock of a directory in use."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,6 +52,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def read_json(path: str | Path) -> dict[str, Any]:
     """Return the object in a JSON file; raises Refusal where there is none."""
     try:
+        require_regular(path)
         value = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise Refusal(f"{path} cannot be read: {error}") from None
@@ -64,8 +67,18 @@ def sync(path: str | Path) -> None:
         os.fsync(file.fileno())
 
 
+def require_regular(path: str | Path) -> None:
+    """Raise OSError unless a path is a file: a named pipe would be waited for without end."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        reason = os.strerror(number) if stat.S_ISDIR(mode) else "not a regular file"
+        raise OSError(number, reason, str(path))
+
+
 def hash_file(path: str | Path) -> str:
     """Return the sha256 of a file; raises OSError."""
+    require_regular(path)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 

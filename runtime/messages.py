@@ -27,6 +27,12 @@ def one_line(text: str | os.PathLike) -> str:
     return text if text.isprintable() else repr(text)[1:-1]
 
 
+def printable(text: str) -> str:
+    """Return lines for a terminal, without the control characters that names of others may hold."""
+    lines = (line if line.isprintable() else repr(line)[1:-1] for line in text.split("\n"))
+    return "\n".join(lines)
+
+
 def join_some(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

@@ -1,5 +1,6 @@
 """The exported files hold one model, for images of every size and mode, and replace no file."""
 
+import errno
 import json
 import os
 import subprocess
@@ -173,3 +174,28 @@ def test_mediapipe_gives_the_names_and_probabilities_of_predict(experiment, tmp_
         probabilities = classify(decode(Path(path).read_bytes())[None])[0].copy()
         assert (label, names[probabilities.argmax()]) == (label, label)
         assert score == pytest.approx(float(probabilities.max()), abs=1e-3)
+
+
+def test_a_file_system_without_links_gets_the_file_and_another_file_is_not_replaced(
+    experiment, tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    write_models(experiment, tmp_path / "linked.tflite")
+    monkeypatch.setattr(os, "link", refuse)  # as on exFAT
+    write_models(experiment, tmp_path / "written.tflite")
+    contents = [(tmp_path / f"{name}.tflite").read_bytes() for name in ("linked", "written")]
+    assert contents[0] == contents[1]
+    (tmp_path / "taken.tflite").write_bytes(b"another's")
+    with pytest.raises(Refusal, match="taken.tflite exists and is not this experiment's"):
+        write_models(experiment, tmp_path / "taken.tflite")
+    assert (tmp_path / "taken.tflite").read_bytes() == b"another's"
+    assert not list(tmp_path.glob(".*.tflite"))
+
+
+def test_one_file_by_two_paths_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(Refusal, match="names .*a.keras twice; leave one out"):
+        export.require_free([tmp_path / "a.keras", tmp_path / "link/a.keras"])
+    export.require_free([tmp_path / "a.keras", tmp_path / "a.tflite"])

@@ -1,12 +1,15 @@
 """Files are whole or absent, locks hold, and only temporary files of dead processes are removed."""
 
 import os
+import shutil
+import subprocess
+import sys
 
 import pytest
-from conftest import run_python
+from conftest import PROJECT, run_command, run_python
 
 from runtime import files
-from runtime.messages import Refusal
+from runtime.messages import Refusal, printable
 from training import runs
 
 
@@ -65,3 +68,33 @@ def test_a_replacement_that_was_killed_between_two_renames_is_undone_or_ended(tm
     runs.recover(tmp_path)
     assert os.listdir(tmp_path / "exp") == ["seed-0"]
     assert (run / "result.json").read_text() == ("seed-0" if whole else ".seed-0.old")
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    pipe = tmp_path / "config.json"
+    os.mkfifo(pipe)
+    for use in (files.hash_file, files.read_json):
+        with pytest.raises((OSError, Refusal), match="not a regular file"):
+            use(pipe)
+    weights = ["--schedule", "exp", "--weights", pipe]
+    for command in (["train.py", *weights], ["predict.py", pipe, "x.png"], ["report.py", tmp_path]):
+        done = run_command(*command, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_reason_not_to_work(tmp_path, closed):
+    line = f"{sys.executable} {PROJECT / 'schedulers.py'} exp {closed}"
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    report = f"{sys.executable} {PROJECT / 'report.py'} {tmp_path / 'copy'} {closed}"
+    shutil.copytree(PROJECT / "tensorboard/intel", tmp_path / "copy")
+    (tmp_path / "copy/summary.md").unlink()
+    assert subprocess.run(report, shell=True).returncode == 0
+    assert (tmp_path / "copy/summary.md").exists()
+
+
+def test_no_control_character_reaches_a_terminal():
+    text = "a\x1b[31m\nb\rc\x9b"
+    assert printable(text) == "a\\x1b[31m\nb\\rc\\x9b"
+    assert printable("plain é\n花") == "plain é\n花"

@@ -69,6 +69,12 @@ def test_the_contact_sheet_shows_the_suspects_and_no_other_image(doubted, tmp_pa
         drawn = np.asarray(sheet.convert("RGB"))
     counts = [np.sum(np.all(drawn == colour, axis=-1)) for colour in (red, green, blue)]
     assert counts[:2] == [0, 0] and counts[2] > len(suspects) * 100 * 100
+    # An image that vanished since is a grey place.
+    for path in (tmp_path / "images").rglob("*.png"):
+        path.unlink()
+    mistakes.write_contact_sheet(experiment, rank(experiment), dataset)
+    with Image.open(doubted / "suspects.png") as sheet:
+        assert not np.any(np.all(np.asarray(sheet.convert("RGB")) == blue, axis=-1))
 
 
 def test_names_of_any_characters_break_neither_picture_nor_markdown_nor_list(doubted):

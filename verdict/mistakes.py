@@ -13,7 +13,7 @@ from PIL import Image
 
 import data
 from runtime import files
-from sources.decoding import decode
+from sources.decoding import DamagedImage, decode
 from storage import results
 from storage.results import Experiment, Run
 from verdict import plots
@@ -128,9 +128,13 @@ def write_contact_sheet(experiment: Experiment, ranking: Ranking, dataset: data.
     images = dataset.rows[dataset.validation][[suspect.image for suspect in suspects]]
     read = dataset.source.read(images.tolist())
     for number, (suspect, encoded) in enumerate(zip(suspects, read, strict=True), start=1):
-        image = Image.fromarray(decode(encoded))
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
         axes = figure.add_subplot(rows, COLUMNS, number)
+        # An image may vanish after the training, which must not be lost to that.
+        try:
+            image = Image.fromarray(decode(encoded))
+        except DamagedImage:
+            image = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "lightgrey")
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
         axes.imshow(image)
         text = f"{number}. {names[suspect.label]}\n→ {names[suspect.predicted]}"
         axes.set_title(text, fontsize=8, parse_math=False)
