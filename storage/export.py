@@ -89,5 +89,4 @@ def _write(path: Path, whole: keras.Model, image_size: int, class_names: list[st
         path.write_bytes(prepare_for_phones(content, image_size))
     # As in TensorFlow Lite's metadata, the archive is appended to the flatbuffer.
     with zipfile.ZipFile(path, "a") as archive:
-        # Without the time, so that the same model is the same file.
-        archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(class_names))
+        archive.writestr(LABELS, "\n".join(class_names))
