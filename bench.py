@@ -29,7 +29,7 @@ from tqdm import tqdm
 import data
 import model
 import train
-from features import cache
+from features import cache, shards
 from model import Recipe
 from runtime import cli
 from runtime.messages import Refusal
@@ -186,18 +186,18 @@ def train_heads(number: int, count: int, folder: Path) -> float:
     return epoch_seconds(Heads, RECIPE, noise_samples(folder, RECIPE, SHAPE[0]), number)
 
 
-def noise_samples(folder: Path, recipe: Recipe, count: int) -> cache.Samples:
+def noise_samples(folder: Path, recipe: Recipe, count: int) -> shards.Samples:
     """Return so many rows of noise in a file, as a recipe makes them."""
-    store = cache.Store(folder, recipe.row_shape)
+    store = shards.Store(folder, recipe.row_shape)
     noise = np.random.default_rng(0).random((count, *store.row_shape), np.float32)
-    noise.tofile(folder / cache.ROWS)
+    noise.tofile(folder / shards.ROWS)
     labels = np.arange(count, dtype=np.int32) % CLASSES
     validation, training = np.split(np.arange(count), [round(HELD_OUT * count)])
-    return cache.Samples(cache.Rows(store, count), labels, CLASSES, training, validation)
+    return shards.Samples(shards.Rows(store, count), labels, CLASSES, training, validation)
 
 
 def epoch_seconds(
-    trainer: type[Trainer], recipe: Recipe, samples: cache.Samples, number: int
+    trainer: type[Trainer], recipe: Recipe, samples: shards.Samples, number: int
 ) -> float:
     """Return seconds of an epoch of so many schedules, validation included."""
     rates = {str(schedule): [LR] * EPOCHS for schedule in range(number)}

@@ -21,7 +21,7 @@ import numpy as np
 
 import data
 import model
-from features import cache, engines, litert
+from features import cache, engines, litert, shards
 from runtime import files, tasks
 from runtime.messages import Refusal, Unfinished, describe
 from sources import decoding
@@ -44,8 +44,8 @@ class Prepared:
 
     config: Config
     dataset: data.Dataset  # without damaged images
-    samples: cache.Samples  # what is trained on
-    frozen: cache.Samples  # the pooled features, for the reference
+    samples: shards.Samples  # what is trained on
+    frozen: shards.Samples  # the pooled features, for the reference
 
 
 def run(settings: Settings, schedules: dict[str, list[float]], ray: str | None = None) -> None:
@@ -166,8 +166,8 @@ def _prepare(
         dataset = dataset.without(computed.damaged)
     labels[dataset.rows] = dataset.labels
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
-    rows = [cache.open_rows(store, len(labels)) for store in computed.stores]
-    samples = cache.Samples(rows[0], labels, len(dataset.class_names), *sides)
+    rows = [shards.open_rows(store, len(labels)) for store in computed.stores]
+    samples = shards.Samples(rows[0], labels, len(dataset.class_names), *sides)
     frozen = replace(samples, rows=rows[-1])
     counts = map(list, zip(*dataset.counts().values(), strict=True))
     about = results.Data(dataset.name, dataset.class_names, *counts, left_out, notes)

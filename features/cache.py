@@ -1,19 +1,14 @@
-"""Every image passes the frozen backbone once; the 1,280 numbers are cached and verified when read.
+"""Every image passes the frozen backbone once; its numbers are cached and verified when read.
 
-    CACHE/KEY/features.f32       float32 (N, 1280), row by row; KEY is the hash from `key`
-    CACHE/KEY/shard-00000.json   sha256 of 256 rows, damaged images of them
-    CACHE/KEY/damaged.txt        all damaged images, where they are too many to be printed
+    CACHE/KEY/                shards as shards.py describes them; KEY is the hash from `key`
+    CACHE/KEY/damaged.txt     all damaged images, where they are too many to be printed
 
-A shard counts only if its record exists and the checksum of its rows is right; the record is
-written after the rows. So extraction can be killed at any moment and continues from there, and two
+A shard is there or not. So extraction can be killed at any moment and continues from there, and two
 processes that need the same features at once write the same bytes to the same places.
 """
 
-import contextlib
 import hashlib
 import json
-import math
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -25,7 +20,9 @@ from tqdm import tqdm
 
 import data
 import model
+from features import shards
 from features.engines import ENGINES, Images, engine, versions
+from features.shards import Store
 from model import Recipe
 from runtime import files, tasks
 from runtime.messages import NAMED, Refusal, describe, problem_list
@@ -33,25 +30,11 @@ from sources import decoding
 from sources.source import Source, digest
 
 FORMAT = 6  # raise it when what is stored, or how it is computed, changes
-SHARD = 256  # rows; at the end a core waits for another's last shard, about a second
 # Each task costs Ray's driver milliseconds, so of a large data set it takes several shards.
 SHARDS_A_TASK = 32  # at most
 TASKS_A_WORKER = 50  # at least; with fewer, workers would wait long for the last ones
-ROWS, DAMAGED = "features.f32", "damaged.txt"
+DAMAGED = "damaged.txt"
 LARGE = 1e9  # bytes of a cache that are worth a note before they are written
-
-
-@dataclass(frozen=True)
-class Store:
-    """Where the rows of all images are that a recipe makes."""
-
-    directory: Path
-    row_shape: tuple[int, ...]
-
-    @property
-    def row_bytes(self) -> int:
-        """The size of a row, float32."""
-        return 4 * math.prod(self.row_shape)
 
 
 @dataclass(frozen=True)
@@ -62,56 +45,6 @@ class Features:
     damaged: dict[int, str]  # row -> reason; the features of these rows are zeros
     remarks: dict[int, str]  # row -> what the user should know of the image
     computed: int  # images passed now; the others came from the cache
-
-
-class Rows:
-    """The rows of a store in one open file, which stays whole if its name is removed."""
-
-    def __init__(self, store: Store, count: int):
-        """Open the file of so many rows; raises OSError, or Refusal if it is too small."""
-        self.store, self._count = store, count
-        self._path = store.directory / ROWS
-        self._file = open(self._path, "rb")  # noqa: SIM115
-        # Copy-on-write: DLPack, by which TensorFlow shares the memory, takes no read-only array.
-        self._require_whole()
-        self._map = np.memmap(self._file, np.float32, "c", shape=(count, *store.row_shape))
-
-    def __reduce__(self) -> tuple:
-        """Pickle the place: whoever gets it opens and verifies the file anew."""
-        return open_rows, (self.store, self._count)
-
-    def map(self) -> np.memmap:
-        """Return the rows, float32 (N, *row_shape); raises Refusal if the file was cut."""
-        self._require_whole()
-        return self._map
-
-    def _require_whole(self) -> None:
-        # To touch what is no longer there would kill the process.
-        if os.fstat(self._file.fileno()).st_size < self._count * self.store.row_bytes:
-            raise Refusal(f"{self._path} was cut by another process; repeat the command")
-
-
-def open_rows(store: Store, count: int) -> Rows:
-    """Open the rows of a store and verify all checksums on this file; raises Refusal."""
-    rows = Rows(store, count)
-    for start in range(0, count, SHARD):
-        part = range(start, min(start + SHARD, count))
-        record = files.read_json(_shard_path(store, part))
-        if record.get("sha256") != hashlib.sha256(rows.map()[part.start : part.stop]).hexdigest():
-            changed = "was changed by another process while it was used; repeat the command"
-            raise Refusal(f"{store.directory} {changed}")
-    return rows
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Cached features with their labels and sides; N images."""
-
-    rows: Rows
-    labels: np.ndarray  # (N,) int32, -1: left out
-    classes: int
-    train: np.ndarray  # rows that are trained on
-    validation: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -191,8 +124,8 @@ def extract(
     plan = (replace(task, check_only=bool(damaged) and not skip_damaged) for task in plan)
     try:
         with tqdm(total=count, desc="features", unit=" images", disable=None) as bar:
-            for shards in tasks.run_tasks(executor, provide_shards, plan):
-                for shard in shards:
+            for provided in tasks.run_tasks(executor, provide_shards, plan):
+                for shard in provided:
                     bar.update(shard.images)
                     if shard.note:
                         bar.write(shard.note, file=sys.stderr)
@@ -217,17 +150,18 @@ def extract(
 
 def plan_tasks(whole: ShardTask, workers: int) -> Iterator[ShardTask]:
     """Yield the tasks for all shards of a data set, several a task where there are many."""
-    shards = 1 + len(whole.rows) // (SHARD * TASKS_A_WORKER * workers)
-    return whole.split(SHARD * min(shards, SHARDS_A_TASK))
+    several = 1 + len(whole.rows) // (shards.SHARD * TASKS_A_WORKER * workers)
+    return whole.split(shards.SHARD * min(several, SHARDS_A_TASK))
 
 
 def provide_shards(task: ShardTask) -> list[Shard]:
     """Return shards from the cache, or compute them and write them to it; for an executor."""
-    return list(map(_provide_shard, task.split(SHARD)))
+    return list(map(_provide_shard, task.split(shards.SHARD)))
 
 
 def _provide_shard(task: ShardTask) -> Shard:
-    records, notes = zip(*(_read_shard(store, task.rows) for store in task.stores), strict=True)
+    found = [shards.read_shard(store, task.rows) for store in task.stores]
+    records, notes = zip(*found, strict=True)
     note = next(filter(None, notes), None)
     if None not in records:
         return Shard(**records[0])
@@ -244,59 +178,8 @@ def _provide_shard(task: ShardTask) -> Shard:
     record = {"images": count, "damaged": damaged, "remarks": remarks}
     for store, array, known in zip(task.stores, arrays, records, strict=True):
         if known is None:
-            write_shard(store, task.rows, array, record)
+            shards.write_shard(store, task.rows, array, record)
     return Shard(**record, computed=count - len(damaged), note=note)
-
-
-def _shard_path(store: Store, rows: range) -> Path:
-    return store.directory / f"shard-{rows.start // SHARD:05}.json"
-
-
-def _read_shard(store: Store, rows: range) -> tuple[dict | None, str | None]:
-    """Return the record of a shard, or None; and a note if it is damaged."""
-    path, (begin, size) = _shard_path(store, rows), _extent(store, rows)
-    if not path.exists():
-        return None, None
-    with contextlib.suppress(Refusal, OSError):
-        record = files.read_json(path)
-        content = np.fromfile(store.directory / ROWS, np.uint8, size, offset=begin)
-        if record.pop("sha256", None) == hashlib.sha256(content).hexdigest() and _is_record(
-            record, rows
-        ):
-            return record, None
-    return None, f"cache: {path} is damaged and is made again"
-
-
-def _is_record(record: dict, rows: range) -> bool:
-    """Whether the record of a shard holds what a Shard has of it."""
-    if record.keys() != {"images", "damaged", "remarks"} or record["images"] != len(rows):
-        return False
-    lists = record["damaged"], record["remarks"]
-    if not all(isinstance(some, list) for some in lists):
-        return False
-    pairs = [pair for some in lists for pair in some]
-    return all(
-        isinstance(pair, list) and [type(part) for part in pair] == [int, str] and pair[0] in rows
-        for pair in pairs
-    )
-
-
-def write_shard(store: Store, rows: range, array: np.ndarray, record: dict) -> None:
-    """Write the rows of a shard, then its record."""
-    rows_path, (begin, _) = store.directory / ROWS, _extent(store, rows)
-    store.directory.mkdir(parents=True, exist_ok=True)
-    rows_path.touch()
-    # Not through a mapping, where a full disk would kill the process.
-    with open(rows_path, "r+b") as file:
-        file.seek(begin)
-        file.write(array)
-    checksum = hashlib.sha256(array).hexdigest()
-    files.write_json(_shard_path(store, rows), record | {"sha256": checksum})
-
-
-def _extent(store: Store, rows: range) -> tuple[int, int]:
-    """Return where rows begin in the file, and their size, in bytes."""
-    return rows.start * store.row_bytes, len(rows) * store.row_bytes
 
 
 def _decode_images(task: ShardTask, damaged: list, remarks: list) -> Images:

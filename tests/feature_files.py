@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 import model
-from features.cache import Rows, Samples, Store
+from features.shards import Rows, Samples, Store
 from training.heads import Heads
 from training.trainer import Task
 

@@ -15,7 +15,7 @@ from conftest import write_images
 
 import data
 import model
-from features import cache
+from features import cache, shards
 from model import Recipe
 from runtime import tasks
 from runtime.messages import Refusal
@@ -33,7 +33,7 @@ def dataset(images):
 
 @pytest.fixture(autouse=True)
 def small_shards_and_one_backbone(monkeypatch):
-    monkeypatch.setattr(cache, "SHARD", 10)  # 24 images: shards of 10, 10 and 4
+    monkeypatch.setattr(shards, "SHARD", 10)  # 24 images: shards of 10, 10 and 4
     monkeypatch.setattr(model, "backbone", build_once)
 
 
@@ -43,7 +43,7 @@ def extract(dataset, folder, kind="scale", skip=False, threads=2, pool=tasks.Thr
 
 
 def values(found):
-    return np.fromfile(found.stores[0].directory / cache.ROWS, np.float32).reshape(
+    return np.fromfile(found.stores[0].directory / shards.ROWS, np.float32).reshape(
         -1, model.FEATURES
     )
 
@@ -79,8 +79,8 @@ def test_cached_or_not_and_by_any_executor_features_are_bit_identical(dataset, t
 
 
 DAMAGE = {
-    "a number": (lambda at: np.memmap(at / cache.ROWS, np.float32, "r+").put(-1, -1), 4),
-    "a missing file": (lambda at: (at / cache.ROWS).unlink(), 24),
+    "a number": (lambda at: np.memmap(at / shards.ROWS, np.float32, "r+").put(-1, -1), 4),
+    "a missing file": (lambda at: (at / shards.ROWS).unlink(), 24),
     "an empty record": (lambda at: (at / "shard-00000.json").write_bytes(b""), 10),
 }
 
@@ -129,7 +129,7 @@ def test_of_many_damaged_images_some_are_named_and_all_are_in_a_file(tmp_path):
 
 
 def test_damaged_images_are_all_named_or_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "SHARD", 1)
+    monkeypatch.setattr(shards, "SHARD", 1)
     monkeypatch.setattr(tasks, "cores", lambda: 1)
     folder = write_images(tmp_path / "patterns")
     for path in ("disc/1.png", "stripes/7.png"):
@@ -179,27 +179,27 @@ def test_a_cache_that_will_be_large_says_so_before_it_is_written(
 
 def test_open_rows_stay_right_whatever_happens_to_the_name(dataset, tmp_path):
     found = extract(dataset, tmp_path)
-    rows = cache.open_rows(found.stores[0], len(dataset.labels))
+    rows = shards.open_rows(found.stores[0], len(dataset.labels))
     before = rows.map().copy()
     shutil.rmtree(found.stores[0].directory)
     found.stores[0].directory.mkdir()  # and another process begins to fill it again
-    np.zeros_like(before).tofile(found.stores[0].directory / cache.ROWS)
+    np.zeros_like(before).tofile(found.stores[0].directory / shards.ROWS)
     np.testing.assert_array_equal(rows.map(), before)
     with pytest.raises(Refusal, match="shard-00000.json cannot be read"):
-        cache.open_rows(found.stores[0], len(dataset.labels))
+        shards.open_rows(found.stores[0], len(dataset.labels))
 
 
 def test_rows_that_were_changed_or_cut_after_the_extraction_are_refused(dataset, tmp_path):
     (store,), count = extract(dataset, tmp_path).stores, len(dataset.labels)
-    path = store.directory / cache.ROWS
+    path = store.directory / shards.ROWS
     content = path.read_bytes()
-    rows = cache.open_rows(store, count)
+    rows = shards.open_rows(store, count)
     assert pickle.loads(pickle.dumps(rows)).map().tobytes() == content
     path.write_bytes(bytes(ROW_BYTES) + content[ROW_BYTES:])
     with pytest.raises(Refusal, match="was changed by another process while it was used"):
         pickle.loads(pickle.dumps(rows))
     os.truncate(path, len(content) - 1)
-    for use in (rows.map, lambda: cache.open_rows(store, count)):
+    for use in (rows.map, lambda: shards.open_rows(store, count)):
         with pytest.raises(Refusal, match="features.f32 was cut by another process"):
             use()
 

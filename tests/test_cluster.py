@@ -12,7 +12,7 @@ import pytest
 from conftest import PROJECT, numbers, run_command, run_python
 
 import data
-from features import cache, engines
+from features import cache, engines, shards
 from model import Recipe
 from runtime import tasks
 from runtime.messages import Refusal
@@ -86,7 +86,7 @@ def test_killed_nodes_change_nothing(cluster, tmp_path):
 
 @pytest.mark.faults
 def test_a_task_raises_what_it_raises_in_a_thread(executor, tmp_path):
-    digits, stores = data.load("digits"), [cache.Store(tmp_path, (1280,))]
+    digits, stores = data.load("digits"), [shards.Store(tmp_path, (1280,))]
     task = cache.ShardTask(digits.source.subset([0]), range(1), ["digit 0"], [b"changed"],
         stores, engines.engine(), Recipe(32, "scale", "random"))  # fmt: skip
     with pytest.raises(Refusal, match="^digit 0 changed or vanished") as caught:
@@ -101,7 +101,7 @@ class Names(Sequence):
     """As many names as images, each of its own, which are made when they are asked for."""
 
     def __len__(self):
-        return 10_000 * cache.SHARD
+        return 10_000 * shards.SHARD
 
     def __getitem__(self, rows):
         begin = "/data/of/all/nodes/train/class/image-"
@@ -116,7 +116,7 @@ def test_ten_thousand_shards_cost_the_driver_little(executor, tmp_path):
     names, submitted = Names(), []
     lists = Source(names), range(len(names)), names, [bytes(range(32))] * len(names)
     whole = cache.ShardTask(
-        *lists, [cache.Store(tmp_path, (1280,))], engines.engine(), Recipe(96, "scale", "random")
+        *lists, [shards.Store(tmp_path, (1280,))], engines.engine(), Recipe(96, "scale", "random")
     )
 
     def plan():

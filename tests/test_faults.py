@@ -22,7 +22,7 @@ import pytest
 from conftest import PROJECT, RESUME, numbers, run_command, run_experiment, write_images
 from image_files import write
 
-from features import cache
+from features import shards
 from runtime import files
 
 pytestmark = [
@@ -212,7 +212,7 @@ def test_a_disk_full_of_features_or_results_costs_one_line_and_nothing_finished(
     place, whole, mount
 ):
     graphs = sum(path.stat().st_size for path in whole.glob(".cache/*/*/*.tflite"))
-    rows = cache.SHARD * 4 * 1280
+    rows = shards.SHARD * 4 * 1280
     mount_small_disk(mount, place / ".cache", graphs + rows + 2**16)
     mount_small_disk(mount, place / "tensorboard", 150 * 2**10)
     told = Command(place, EXPERIMENT).one_line()

@@ -9,8 +9,8 @@ from feature_files import RATES, RECIPE, make_task
 
 import data
 import model
-from features import cache
-from features.cache import Samples
+from features import cache, shards
+from features.shards import Samples
 from runtime.tasks import Threads
 from runtime.tensorflow_setup import keras, tf
 from sources.decoding import decode
@@ -79,8 +79,8 @@ def test_training_on_features_is_training_through_the_whole_frozen_model(images,
     with Threads(2) as executor:
         computed = cache.extract(dataset, recipe, tmp_path, False, executor)
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
-    samples = cache.Samples(
-        cache.open_rows(computed.stores[0], len(dataset.labels)), dataset.labels, 3, *sides
+    samples = shards.Samples(
+        shards.open_rows(computed.stores[0], len(dataset.labels)), dataset.labels, 3, *sides
     )
     task = Task(Heads, samples, recipe, {"a": RATES["a"]}, seed=0, batch_size=7, dropout=0.0)
     pixels = np.stack([decode(encoded) for encoded in dataset.source.read(dataset.rows)])

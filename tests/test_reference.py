@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from features.cache import Rows, Samples, Store
+from features.shards import Rows, Samples, Store
 from training import reference
 
 TRAIN, VALIDATION = np.split(np.arange(600), [400])

@@ -15,7 +15,7 @@ from experiment_files import CONDITIONS
 import data
 import model
 import predict
-from features import cache
+from features import cache, shards
 from model import Recipe
 from runtime.tasks import Threads
 from runtime.tensorflow_setup import keras, tf
@@ -37,8 +37,8 @@ def prepare(folder, cut, size=64, **changes):
     with Threads(2) as executor:
         computed = cache.extract(dataset, recipe, folder / "cache", False, executor)
     sides = dataset.rows[~dataset.validation], dataset.rows[dataset.validation]
-    samples = cache.Samples(
-        cache.open_rows(computed.stores[0], len(dataset.labels)), dataset.labels, 3, *sides
+    samples = shards.Samples(
+        shards.open_rows(computed.stores[0], len(dataset.labels)), dataset.labels, 3, *sides
     )
     task = Task(Tail, samples, recipe, RATES, seed=0, batch_size=10, dropout=0.0)
     return dataset, replace(task, **changes)
@@ -124,7 +124,7 @@ def test_one_pass_gives_activations_and_the_features_of_a_frozen_backbone(tmp_pa
         again = cache.extract(dataset, frozen, tmp_path / "cache", False, executor)
         alone = cache.extract(dataset, frozen, tmp_path / "other", False, executor)
     assert (again.computed, alone.computed) == (0, 36)
-    paths = [found.stores[0].directory / cache.ROWS for found in (again, alone)]
+    paths = [found.stores[0].directory / shards.ROWS for found in (again, alone)]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert task.samples.rows.map().shape == (36, 2, 2, 160)
 

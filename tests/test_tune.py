@@ -13,7 +13,7 @@ from conftest import PROJECT, numbers, run_command, run_experiment
 from experiment_files import CONDITIONS, write_experiment
 from feature_files import make_task
 
-from features.cache import Samples
+from features.shards import Samples
 from runtime import files, tasks
 from runtime.messages import Refusal
 from storage import audit, results

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
-from features.cache import Samples
+from features.shards import Samples
 from storage.results import MOST_REFERENCE_IMAGES, Outputs, Reference
 
 # C, the inverse of the strength of L2 regularisation, in the order in which it is tried.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from features.cache import Samples
+from features.shards import Samples
 from model import Recipe
 from runtime.tensorflow_setup import tf
 from storage.events import Epoch
@@ -125,7 +125,7 @@ def train(
         rates = {label: every[epoch] for label, every in task.rates.items() if every[epoch:]}
         ending = [label for label in rates if epoch + 1 == len(task.rates[label])]
         trainer.set_rates(rates)
-        task.samples.rows.map()  # It must not have been cut.
+        task.samples.rows.map()  # Raises Refusal if another process cut the file.
         training = trainer.train_epoch(epoch_rows(task, epoch))
         outputs = trainer.validate(validation) if ending or not task.only_last else {}
         metrics = {label: describe_epoch(training[label], outputs.get(label)) for label in rates}
@@ -220,7 +220,9 @@ class TrainingBar(tqdm):
         """Draw what tasks have reported."""
         while not self._reports.empty():
             done = self._reports.get()
-            if len(done.epochs) <= SHOWN:
-                ends = (f"{label} {e.val_accuracy:.4f}" for label, e in done.epochs.items())
-                self.set_postfix_str(f"seed {done.seed}: {', '.join(ends)}", refresh=False)
+            ends = {label: epoch.val_accuracy for label, epoch in done.epochs.items()}
+            # A grid is wide, or is not validated in every epoch.
+            if len(ends) <= SHOWN and np.isfinite(list(ends.values())).all():
+                told = ", ".join(f"{label} {accuracy:.4f}" for label, accuracy in ends.items())
+                self.set_postfix_str(f"seed {done.seed}: {told}", refresh=False)
             self.update(done.images)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.cache import Samples
+from features.shards import Samples
 from runtime.tasks import run_tasks
 from schedulers import scale_to_peak
 from storage.results import Conditions, Tuning, choose_peaks, write_tuning
