@@ -28,6 +28,7 @@ def between(marker):
     [
         ("intel-tuned", "tensorboard/intel-tuned"),
         ("digits-tuned", "docs/digits-tuned"),
+        ("digits-fine-tuned", "docs/digits-fine-tuned"),
         ("intel", "tensorboard/intel"),
     ],
 )
