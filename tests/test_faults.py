@@ -134,7 +134,7 @@ MOMENTS = {  # what exists already when the process is killed, and what does not
     "training": ("tensorboard/one/*/seed-*/train/*tfevents*", "tensorboard/one/*/*/result.json"),
     "training of the last seed": ("tensorboard/one/*/*/result.json", "tensorboard/one/ref*.json"),
     "report": ("tensorboard/one/*/mean/validation/*", "tensorboard/one/summary.md"),
-    "export": (".one.model.keras", "model.keras"),
+    "export": (".????????.model.keras", "model.keras"),
 }
 
 
